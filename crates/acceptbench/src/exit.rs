@@ -1,0 +1,64 @@
+//! Exit codes, and errors as one line. 70 bug > 69 requirement missing > 64 usage or file > 130 interrupted >
+//! 2 invalid > 1 an expectation failed > 0.
+
+use std::process::ExitCode;
+
+use crate::terminal;
+
+/// How the program ends when nothing is wrong with its input or the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All well.
+    Success,
+    /// An expectation of the experiment failed.
+    Unexpected,
+    /// A cell ended with too few valid trials, or the generator was the bottleneck.
+    Invalid,
+    /// Told to stop.
+    Interrupted,
+}
+
+/// Why the program could not do what was asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The request is wrong: a flag, a key, a file.
+    Usage(String),
+    /// The machine lacks something.
+    Requirement(String),
+}
+
+impl Failure {
+    pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    pub(crate) fn requirement(error: impl std::fmt::Display) -> Self {
+        Self::Requirement(error.to_string())
+    }
+}
+
+/// Says what went wrong, in one line, and returns the exit code.
+pub(crate) fn code(result: Result<End, Failure>) -> ExitCode {
+    ExitCode::from(match result {
+        Ok(End::Success) => 0,
+        Ok(End::Unexpected) => 1,
+        Ok(End::Invalid) => 2,
+        Ok(End::Interrupted) => 130,
+        Err(Failure::Usage(message)) => {
+            terminal::complain(&message);
+            64
+        }
+        Err(Failure::Requirement(message)) => {
+            terminal::complain(&message);
+            69
+        }
+    })
+}
+
+/// A panic is a bug of this program: it says so and exits with 70.
+pub(crate) fn on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        terminal::complain(&format!("bug, please report it: {info}"));
+        std::process::exit(70);
+    }));
+}

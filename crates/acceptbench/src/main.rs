@@ -1,0 +1,41 @@
+//! acceptbench: what happens to connections at the accept path, and which knob changes it.
+
+mod check;
+mod cli;
+mod exit;
+mod healthcheck;
+mod interrupt;
+mod list;
+mod loadgen;
+mod pages;
+mod report;
+mod run;
+mod server;
+mod shipped;
+mod terminal;
+
+use std::process::ExitCode;
+
+use cli::Command;
+
+fn main() -> ExitCode {
+    exit::on_panic();
+    let command = match cli::parse() {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let result = match command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::List => list::list(),
+        Command::Report(args) => report::report(&args),
+        Command::Server(args) => server::serve(args),
+        Command::Loadgen(args) => loadgen::generate(args),
+        Command::Healthcheck(args) => healthcheck::healthcheck(&args),
+        Command::Trial => return lab::inside::trial(),
+        Command::Init => return lab::inside::init(),
+        Command::TrialServer => return lab::child::server(),
+        Command::TrialLoadgen => return lab::child::loadgen(),
+    };
+    exit::code(result)
+}

@@ -1,0 +1,59 @@
+//! The admin pages of a standalone server or load generator.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use telemetry::admin::{Page, Pages};
+use telemetry::exposition::Families;
+use telemetry::namespace::Detail;
+use telemetry::standard;
+
+/// Version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from.
+pub(crate) const REVISION: &str = env!("ACCEPTBENCH_REVISION");
+
+/// Pages over anything that can be read and exposed.
+pub(crate) struct RolePages<T> {
+    /// `server` or `loadgen`.
+    pub(crate) role: &'static str,
+    /// The resolved settings.
+    pub(crate) settings: BTreeMap<String, String>,
+    /// Reads the books.
+    pub(crate) read: Box<dyn Fn(Detail) -> T + Send + Sync>,
+    /// Turns them into samples.
+    pub(crate) expose: fn(&T, &mut Families),
+}
+
+impl<T: Serialize + 'static> Pages for RolePages<T> {
+    fn get(&self, path: &str) -> Option<Page> {
+        match path {
+            "/metrics" => {
+                let mut families = Families::new();
+                standard::build_info(&mut families, self.role, VERSION, REVISION);
+                standard::config_info(&mut families, &self.settings);
+                (self.expose)(&(self.read)(Detail::Scrape), &mut families);
+                Some(Page::metrics(families.render()))
+            }
+            "/snapshot" => Some(match serde_json::to_string(&(self.read)(Detail::Full)) {
+                Ok(json) => Page::json(json),
+                Err(error) => Page::text(500, format!("{error}\n")),
+            }),
+            "/healthz" | "/readyz" => Some(Page::text(200, "ok\n".to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// Options as name and text, for the configuration metric.
+pub(crate) fn settings(options: &impl Serialize) -> BTreeMap<String, String> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(options) else { return BTreeMap::new() };
+    fields
+        .into_iter()
+        .map(|(name, value)| match value {
+            serde_json::Value::String(text) => (name, text),
+            other => (name, other.to_string()),
+        })
+        .collect()
+}

@@ -1,0 +1,27 @@
+//! What acceptbench knows about Linux, and the only crate that talks to it in raw form.
+//!
+//! One file per source of truth: counters ([`netstat`]), settings ([`sysctl`]), one socket ([`sockopt`]), all sockets
+//! ([`sock_diag`]), namespaces and the links between them ([`namespace`], [`link`](mod@link)), this process
+//! ([`process`]) and the machine ([`environment`]). Parsers take bytes and are tested without a kernel; the thin shell
+//! around them does the I/O.
+//!
+//! It refuses to run other programs: no `ip`, `ss` or `sysctl`, only `/proc`, netlink and system calls. Every function
+//! acts on the network namespace of the **calling thread**.
+
+pub mod environment;
+pub mod link;
+pub mod namespace;
+pub mod netstat;
+pub mod process;
+pub mod sock_diag;
+pub mod sockopt;
+pub mod sysctl;
+
+mod channel;
+mod link_error;
+mod net_counters;
+mod netlink;
+mod process_stats;
+mod receive_stamp;
+mod sysctl_names;
+mod tcp_info;

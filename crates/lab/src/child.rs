@@ -1,0 +1,129 @@
+//! The two ends of a trial as processes of their own: `__server` and `__loadgen`. Each does what its control
+//! socket says and ends when the socket does.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use telemetry::namespace::Detail;
+
+use crate::control::{Channel, ControlError, Failure, LoadgenRequest, Reply, ServerRequest};
+
+/// The `__server` process.
+pub fn server() -> ExitCode {
+    exit(serve_server())
+}
+
+/// The `__loadgen` process.
+pub fn loadgen() -> ExitCode {
+    exit(serve_loadgen())
+}
+
+fn exit(result: Result<(), ControlError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The runner is gone: so is the reason to be here, and anybody to tell.
+        Err(ControlError::Closed) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(%error, "control socket");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn open() -> Result<Channel, ControlError> {
+    let _ = kernel::process::raise_nofile();
+    Ok(Channel::from_stdin()?)
+}
+
+/// A server, once prepared.
+fn serve_server() -> Result<(), ControlError> {
+    let mut channel = open()?;
+    let mut server: Option<server::Server> = None;
+    loop {
+        let request = channel.receive()?;
+        let reply = match (request, &server) {
+            (ServerRequest::Prepare(opts), None) => match start_server(*opts) {
+                Ok(started) => {
+                    server = Some(started);
+                    Reply::Done
+                }
+                Err(failure) => Reply::Failed(failure),
+            },
+            (ServerRequest::Begin(origin), Some(server)) => {
+                server.begin(origin);
+                Reply::Done
+            }
+            (ServerRequest::Snapshot(detail), Some(server)) => Reply::Snapshot(Box::new(server.observer().snapshot(detail))),
+            (ServerRequest::StopAccepting, Some(server)) => {
+                server.stop_accepting();
+                Reply::Done
+            }
+            (ServerRequest::Finish, Some(_)) => {
+                let Some(server) = server.take() else { return Err(ControlError::Unexpected) };
+                return channel.send(&Reply::Snapshot(Box::new(server.finish())));
+            }
+            _ => return Err(ControlError::Unexpected),
+        };
+        channel.send(&reply)?;
+    }
+}
+
+fn start_server(opts: server::Opts) -> Result<server::Server, Failure> {
+    let plan = server::Plan::try_from(opts).map_err(Failure::usage)?;
+    server::Server::start(&plan).map_err(Failure::requirement)
+}
+
+fn serve_loadgen() -> Result<(), ControlError> {
+    let mut channel = open()?;
+    let mut generator: Option<loadgen::Generator> = None;
+    loop {
+        let request = channel.receive()?;
+        let reply = match (request, &generator) {
+            (LoadgenRequest::Prepare(opts), None) => match prepare_loadgen(*opts) {
+                Ok(prepared) => {
+                    generator = Some(prepared);
+                    Reply::Done
+                }
+                Err(failure) => Reply::Failed(failure),
+            },
+            (LoadgenRequest::Begin(origin), Some(generator)) => {
+                generator.begin(origin);
+                Reply::Done
+            }
+            (LoadgenRequest::Snapshot(detail), Some(generator)) => {
+                Reply::Snapshot(Box::new(generator.observer().snapshot(detail)))
+            }
+            (LoadgenRequest::StopIssuing, Some(generator)) => {
+                generator.stop_issuing();
+                Reply::Done
+            }
+            (LoadgenRequest::Finish, Some(_)) => {
+                let Some(generator) = generator.take() else { return Err(ControlError::Unexpected) };
+                return channel.send(&finish_loadgen(generator));
+            }
+            _ => return Err(ControlError::Unexpected),
+        };
+        channel.send(&reply)?;
+    }
+}
+
+fn prepare_loadgen(opts: loadgen::Opts) -> Result<loadgen::Generator, Failure> {
+    let plan = loadgen::Plan::new(opts, &loadgen::Machine::read())
+        .map_err(|error| Failure { requirement: error.is_requirement(), message: error.to_string() })?;
+    loadgen::Generator::prepare(plan).map_err(Failure::requirement)
+}
+
+fn finish_loadgen(generator: loadgen::Generator) -> Reply<loadgen::Snapshot> {
+    generator.stop_issuing();
+    let deadline = generator.observer().snapshot(Detail::Books).opts.deadline.as_ns();
+    if !generator.wait(Duration::from_nanos(deadline) + Duration::from_secs(1)) {
+        return Reply::Failed(Failure::requirement(io::Error::other(
+            "attempts are still in flight one second after the deadline of the last",
+        )));
+    }
+    match generator.finish() {
+        Ok(snapshot) => Reply::Snapshot(Box::new(snapshot)),
+        Err(error) => Reply::Failed(Failure::requirement(error)),
+    }
+}

@@ -1,0 +1,177 @@
+//! The results directory: written trial by trial, so that nothing but the trial in flight is lost by any crash.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use kernel::environment::Environment;
+use study::results::Trial;
+use thiserror::Error;
+
+use crate::experiment::{Experiment, ExperimentError};
+
+/// A results directory that cannot be made, written or read.
+#[derive(Debug, Error)]
+pub enum DirectoryError {
+    /// The file system said no.
+    #[error("cannot {operation} {path}: {source}{hint}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: String,
+        /// What came back.
+        source: io::Error,
+        /// What to do, with leading punctuation, or nothing.
+        hint: &'static str,
+    },
+    /// A line of `trials.jsonl` is no trial.
+    #[error("{path}:{line}: not a trial: {source}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The stored experiment file is not valid any more.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+}
+
+/// A directory being written.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    trials: File,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
+    let path = path.display().to_string();
+    move |source| {
+        let hint = match source.kind() {
+            io::ErrorKind::StorageFull => "; free some space, or write elsewhere with --results DIR",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+                "; write elsewhere with --results DIR"
+            }
+            _ => "",
+        };
+        DirectoryError::Io { operation, path, source, hint }
+    }
+}
+
+impl Directory {
+    /// Makes `root/<name>-<UTC>` with the experiment and the environment in it, and points `root/latest` at it.
+    pub(crate) fn create(root: &Path, experiment: &Experiment, environment: &Environment) -> Result<Self, DirectoryError> {
+        fs::create_dir_all(root).map_err(failed("make the results directory", root))?;
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let (name, path) = unused(root, &format!("{}-{stamp}", experiment.name))?;
+        let logs = path.join("logs");
+        fs::create_dir(&logs).map_err(failed("make", &logs))?;
+        write(&path.join("experiment.toml"), experiment.source.as_bytes())?;
+        let environment = serde_json::to_vec_pretty(environment).unwrap_or_default();
+        write(&path.join("environment.json"), &environment)?;
+        let file = path.join("trials.jsonl");
+        let trials = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&file)
+            .map_err(failed("make", &file))?;
+        point_latest(root, &name)?;
+        Ok(Self { path, trials })
+    }
+
+    /// The name of the directory: the run's name everywhere.
+    pub(crate) fn run(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Where the processes of a trial write.
+    pub(crate) fn log(&self, trial: usize) -> PathBuf {
+        self.path.join("logs").join(format!("trial-{trial:04}.log"))
+    }
+
+    /// Appends one trial and waits until it is on the disk. A line that does not fit is taken back.
+    pub(crate) fn append(&mut self, trial: &Trial) -> Result<(), DirectoryError> {
+        let file = self.path.join("trials.jsonl");
+        let mut line = serde_json::to_vec(trial).map_err(|error| failed("write", &file)(error.into()))?;
+        line.push(b'\n');
+        let end = self.trials.stream_position().and_then(|_| self.trials.seek(io::SeekFrom::End(0)));
+        let end = end.map_err(failed("write", &file))?;
+        let written = self.trials.write_all(&line).and_then(|()| self.trials.sync_data());
+        written.map_err(|error| {
+            let _ = self.trials.set_len(end);
+            failed("write", &file)(error)
+        })
+    }
+
+    /// Removes logs nobody wrote to.
+    pub(crate) fn remove_empty_log(&self, trial: usize) {
+        let log = self.log(trial);
+        if fs::metadata(&log).is_ok_and(|meta| meta.len() == 0) {
+            let _ = fs::remove_file(log);
+        }
+    }
+}
+
+/// A directory name not taken yet: two runs may start in the same second.
+fn unused(root: &Path, name: &str) -> Result<(String, PathBuf), DirectoryError> {
+    let mut candidate = name.to_owned();
+    for number in 2.. {
+        let path = root.join(&candidate);
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok((candidate, path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => candidate = format!("{name}-{number}"),
+            Err(error) => return Err(failed("make", &path)(error)),
+        }
+    }
+    Ok((candidate.clone(), root.join(candidate)))
+}
+
+/// A link is replaced by rename, so `latest` always points somewhere.
+fn point_latest(root: &Path, name: &str) -> Result<(), DirectoryError> {
+    let (link, fresh) = (root.join("latest"), root.join(format!(".latest-{}", std::process::id())));
+    let _ = fs::remove_file(&fresh);
+    std::os::unix::fs::symlink(name, &fresh).map_err(failed("link", &fresh))?;
+    fs::rename(&fresh, &link).map_err(failed("link", &link))
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), DirectoryError> {
+    fs::write(path, content).map_err(failed("write", path))
+}
+
+/// A finished (or unfinished) run, read back.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its experiment.
+    pub experiment: Experiment,
+    /// Its trials, in the order they were run.
+    pub trials: Vec<Trial>,
+    /// The machine it ran on.
+    pub environment: Option<Environment>,
+}
+
+impl Stored {
+    /// Reads a results directory.
+    ///
+    /// # Errors
+    /// A missing or malformed file, named with its line.
+    pub fn read(path: &Path) -> Result<Self, DirectoryError> {
+        let experiment = Experiment::read(&path.join("experiment.toml"))?;
+        let file = path.join("trials.jsonl");
+        let reader = BufReader::new(File::open(&file).map_err(failed("read", &file))?);
+        let mut trials = Vec::new();
+        for (index, line) in reader.lines().enumerate() {
+            let line = line.map_err(failed("read", &file))?;
+            trials.push(serde_json::from_str(&line).map_err(|source| DirectoryError::Malformed {
+                path: file.display().to_string(),
+                line: index + 1,
+                source,
+            })?);
+        }
+        let environment = fs::read(path.join("environment.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(Self { experiment, trials, environment })
+    }
+}

@@ -1,0 +1,81 @@
+//! The runner's metrics: their names, labels and help in one place, and how the live state becomes samples.
+
+use telemetry::exposition::Families;
+use telemetry::standard;
+
+use crate::live::{Live, Phase};
+
+telemetry::metrics! {
+    INFO = Gauge "experiment_info" ["experiment", "run", "kernel", "revision"] "The experiment that runs; run is its results directory.";
+    TRIAL_INFO = Gauge "experiment_trial_info" ["experiment", "run", "trial", "cell", "phase", "factors"] "1 while the trial is active.";
+    CELL_INFO = Gauge "experiment_cell_info" ["run", "cell", "factors"] "The settings of each cell.";
+    FACTOR_VALUE = Gauge "experiment_factor_value" ["factor"] "Level of each numeric setting of the current trial's cell.";
+    TRIALS = Gauge "experiment_trials" [] "Trials planned.";
+    COMPLETED = Counter "experiment_trials_completed_total" [] "Trials finished, valid or not.";
+    INVALID = Counter "experiment_trials_invalid_total" [] "Trials that do not count.";
+    RESULT = Gauge "experiment_result" ["run", "cell", "quantity", "stat"] "A quantity over the valid trials of a cell: median, and the range min to max. Base units.";
+    RESIDUAL = Gauge "ledger_residual" ["line"] "What does not balance in each line of the last trial's ledger.";
+    PHANTOMS = Counter "ledger_phantoms_total" [] "Connections established for the client that never entered the accept queue.";
+    RACED = Counter "ledger_raced_total" [] "Connections counted in PassiveOpens and discarded before they could be accepted (ACK and next segment handled on two CPUs).";
+    GHOSTS = Counter "ledger_ghosts_total" [] "Connections accepted again from stray data with a valid cookie.";
+}
+
+/// The text of the runner's own page.
+pub(crate) fn render(live: &Live) -> String {
+    let mut families = Families::new();
+    let experiment = &live.experiment;
+    standard::build_info(&mut families, "runner", live.build.version, live.build.revision);
+    families.gauge(&INFO, &[&experiment.name, &live.run, &live.kernel, live.build.revision], 1.0);
+    families.gauge(&TRIALS, &[], experiment.trials() as f64);
+    for cell in &experiment.design.cells {
+        let factors = experiment.design.describe(cell);
+        families.gauge(&CELL_INFO, &[&live.run, &cell.index.to_string(), &factors], 1.0);
+    }
+    let state = live.state();
+    families.counter(&COMPLETED, &[], state.completed);
+    families.counter(&INVALID, &[], state.invalid);
+    if let Some(planned) = state.planned
+        && let Some(cell) = experiment.design.cells.get(planned.cell)
+    {
+        let labels = [
+            experiment.name.as_str(),
+            &live.run,
+            &planned.trial.to_string(),
+            &planned.cell.to_string(),
+            state.phase.label(),
+            &experiment.design.describe(cell),
+        ];
+        families.gauge(&TRIAL_INFO, &labels, f64::from(u8::from(state.phase != Phase::Done)));
+        for (name, value) in &cell.settings {
+            if let Ok(value) = value.parse::<f64>() {
+                families.gauge(&FACTOR_VALUE, &[name], value);
+            }
+        }
+    }
+    for (line, residual) in &state.residuals {
+        #[expect(clippy::cast_precision_loss, reason = "a residual beyond 2^53 connections does not happen")]
+        families.gauge(&RESIDUAL, &[&line.to_string()], *residual as f64);
+    }
+    families.counter(&PHANTOMS, &[], state.phantoms);
+    families.counter(&RACED, &[], state.raced);
+    families.counter(&GHOSTS, &[], state.ghosts);
+    if let Some(summary) = &state.summary {
+        results(&mut families, &live.run, summary);
+    }
+    drop(state);
+    if let Ok(stats) = kernel::process::stats() {
+        standard::process(&mut families, &stats);
+    }
+    families.render()
+}
+
+fn results(families: &mut Families, run: &str, summary: &study::summary::Summary) {
+    for cell in &summary.cells {
+        let index = cell.cell.to_string();
+        for (quantity, spread) in &cell.quantities {
+            for (stat, value) in [("median", spread.median), ("min", spread.range[0]), ("max", spread.range[1])] {
+                families.gauge(&RESULT, &[run, &index, quantity, stat], value);
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! A whole run: every trial of the schedule, its record appended as it ends, its pages served meanwhile.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kernel::environment;
+use kernel::namespace::{self, Privilege};
+use study::ledger;
+use study::results::Trial;
+use study::summary::Summary;
+use telemetry::admin::{Admin, AdminError, Listen};
+use telemetry::{Stop, Warning};
+use thiserror::Error;
+
+use crate::directory::{Directory, DirectoryError};
+use crate::experiment::Experiment;
+use crate::live::{Build, Live};
+use crate::schedule::{self, Planned};
+use crate::trial::{self, Outcome, Recipe, TrialError};
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// Where results directories are made.
+    pub results: &'a Path,
+    /// This program, for the trial's processes.
+    pub program: &'a Path,
+    /// Where to serve metrics.
+    pub admin: Listen,
+    /// Version and revision.
+    pub build: Build,
+}
+
+/// Something happened that a terminal may want to show.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Metrics are served here; `replaced` says that the port asked for was taken.
+    Serving {
+        /// The address.
+        address: SocketAddr,
+        /// Was another port asked for?
+        replaced: bool,
+    },
+    /// A trial begins.
+    Began {
+        /// Which.
+        planned: Planned,
+        /// Its cell in words.
+        cell: &'a str,
+    },
+    /// A trial ended.
+    Ended {
+        /// Its record.
+        trial: &'a Trial,
+        /// All so far, this one included.
+        trials: &'a [Trial],
+    },
+    /// The run is over and waits for the last scrape.
+    Lingering,
+}
+
+/// A run that has ended, whole or not.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its results directory.
+    pub path: PathBuf,
+    /// Its trials in order.
+    pub trials: Vec<Trial>,
+    /// Was it told to stop?
+    pub interrupted: bool,
+    /// What kept it from going on, if anything.
+    pub failure: Option<RunError>,
+    /// The machine.
+    pub environment: environment::Environment,
+}
+
+/// Why a run could not start or go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The machine lacks what the experiment needs.
+    #[error("{0}")]
+    Requirement(String),
+    /// The results cannot be kept.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A trial came to nothing.
+    #[error("trial {trial} ({cell}): {source}")]
+    Trial {
+        /// Its number.
+        trial: usize,
+        /// Its cell.
+        cell: String,
+        /// Why.
+        source: TrialError,
+    },
+}
+
+/// A generator whose 99th percentile of lateness exceeds this was busy with itself.
+const LAG_LIMIT_NS: u64 = 20_000_000;
+
+/// Bytes a trial's record takes on the disk at most, roughly.
+const RECORD_BYTES: u64 = 64 * 1024;
+
+/// Checks what the machine must have for every cell, before anything is made.
+///
+/// # Errors
+/// [`RunError::Requirement`], naming what is missing.
+pub fn check_machine(experiment: &Experiment) -> Result<(), RunError> {
+    if namespace::privilege() == Privilege::UserNamespace {
+        namespace::user_namespaces_work().map_err(|error| RunError::Requirement(error.to_string()))?;
+    }
+    let nofile = loadgen::Machine::read().nofile;
+    for (resolved, cell) in experiment.resolved.iter().zip(&experiment.design.cells) {
+        loadgen::check_descriptors(&resolved.loadgen, nofile)
+            .map_err(|error| RunError::Requirement(format!("cell {}: {error}", experiment.design.describe(cell))))?;
+    }
+    Ok(())
+}
+
+/// Runs every trial.
+///
+/// # Errors
+/// When the run cannot start. What stops it later is in [`Finished::failure`], beside what was kept.
+pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) -> Result<Finished, RunError> {
+    let experiment = request.experiment;
+    check_machine(experiment)?;
+    let environment = environment::collect();
+    let mut directory = Directory::create(request.results, experiment, &environment)?;
+    check_space(&directory.path, experiment.trials())?;
+    let live = Live::new(experiment.clone(), directory.run(), environment.kernel_release.clone().unwrap_or_default(), request.build);
+    let live = Arc::new(live);
+    let admin = match request.admin {
+        Listen::Off => None,
+        Listen::Addr(address) => {
+            let (admin, replaced) = Admin::start_or_free_port(address, live.clone())?;
+            tell(Event::Serving { address: admin.local_addr(), replaced });
+            Some(admin)
+        }
+    };
+    let mut trials = Vec::new();
+    let (mut interrupted, mut failure) = (false, None);
+    for planned in schedule::order(experiment.design.cells.len(), experiment.replicates, experiment.seed) {
+        let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
+        tell(Event::Began { planned, cell: &cell });
+        match one(request, &directory, &live, planned, &cell, stop) {
+            Ok(trial) => {
+                let kept = directory.append(&trial);
+                directory.remove_empty_log(planned.trial);
+                trials.push(trial);
+                let summary = Summary::of(&experiment.design, &trials, &quantities(experiment)).ok();
+                live.finished(trials.last(), summary);
+                if let Err(error) = kept {
+                    trials.pop();
+                    failure = Some(error.into());
+                    break;
+                }
+                if let Some(trial) = trials.last() {
+                    tell(Event::Ended { trial, trials: &trials });
+                }
+            }
+            Err(TrialError::Interrupted) => {
+                live.finished(None, None);
+                directory.remove_empty_log(planned.trial);
+                interrupted = true;
+                break;
+            }
+            Err(source) => {
+                live.finished(None, None);
+                directory.remove_empty_log(planned.trial);
+                failure = Some(RunError::Trial { trial: planned.trial, cell, source });
+                break;
+            }
+        }
+    }
+    if let Some(admin) = admin {
+        if !interrupted {
+            linger(&admin, stop, tell);
+        }
+        admin.stop();
+    }
+    Ok(Finished { path: directory.path, trials, interrupted, failure, environment })
+}
+
+fn quantities(experiment: &Experiment) -> Vec<&str> {
+    experiment.compare.metrics.iter().map(String::as_str).collect()
+}
+
+fn check_space(path: &Path, trials: usize) -> Result<(), RunError> {
+    let Ok(stat) = rustix::fs::statvfs(path) else { return Ok(()) };
+    let (free, needed) = (stat.f_bavail * stat.f_frsize, trials as u64 * RECORD_BYTES);
+    if free < needed {
+        let _ = std::fs::remove_dir_all(path);
+        return Err(RunError::Requirement(format!(
+            "{} has {} KiB free, {trials} trials may need {} KiB; free some space, or write elsewhere with --results DIR",
+            path.display(),
+            free / 1024,
+            needed / 1024
+        )));
+    }
+    Ok(())
+}
+
+fn one(
+    request: &Request<'_>,
+    directory: &Directory,
+    live: &Live,
+    planned: Planned,
+    name: &str,
+    stop: &Stop,
+) -> Result<Trial, TrialError> {
+    if stop.is_requested() {
+        return Err(TrialError::Interrupted);
+    }
+    let experiment = request.experiment;
+    let recipe = Recipe {
+        program: request.program,
+        topology: experiment.topology,
+        family: experiment.family,
+        resolved: &experiment.resolved[planned.cell],
+        // The same arrivals for every cell of a block, others in every block.
+        seed: experiment.seed.wrapping_add(planned.block as u64),
+        log: directory.log(planned.trial),
+    };
+    let started = Timestamp::now();
+    live.preparing(planned);
+    let trial = trial::Trial::start(&recipe)?;
+    live.loading(trial.ends.clone());
+    let outcome = trial.run(&recipe, stop)?;
+    Ok(record(experiment, planned, name, started, outcome))
+}
+
+/// The record of a trial, its accounts made up.
+fn record(experiment: &Experiment, planned: Planned, name: &str, started: Timestamp, outcome: Outcome) -> Trial {
+    let Outcome { sysctls, server, loadgen, timings, settled } = outcome;
+    let ledger = ledger::balance(&server, &loadgen, experiment.topology);
+    let mut invalid = Vec::new();
+    if !settled {
+        invalid.push("the books never stood still".to_owned());
+    }
+    if !loadgen.finished {
+        invalid.push("attempts were left without a verdict".to_owned());
+    }
+    for line in ledger.lines.iter().filter(|line| line.residual != 0) {
+        invalid.push(format!("ledger line {} ({}) does not balance: {}", line.number, line.name, line.equation));
+    }
+    invalid.extend(generator_limits(&loadgen));
+    let warnings: Vec<Warning> = server.warnings.iter().chain(&loadgen.warnings).cloned().collect();
+    Trial {
+        trial: planned.trial,
+        block: planned.block,
+        cell: planned.cell,
+        name: name.to_owned(),
+        settings: experiment.design.cells[planned.cell].settings.clone(),
+        started,
+        topology: experiment.topology,
+        timings,
+        sysctls,
+        server,
+        loadgen,
+        ledger,
+        invalid,
+        warnings,
+    }
+}
+
+/// Reasons why the generator, not the server, bound the trial.
+pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let measured = &loadgen.measured;
+    let shed = measured.verdict(loadgen::Verdict::Shed);
+    if shed > 0 && loadgen.opts.max_in_flight == loadgen::opts::AutoCount::Auto {
+        reasons.push(format!("the generator was the bottleneck: {shed} attempts shed for want of descriptors"));
+    }
+    if let Some(lag) = measured.lag.quantile(0.99)
+        && lag > LAG_LIMIT_NS
+    {
+        reasons.push(format!(
+            "the generator was the bottleneck: 1 % of the attempts were issued more than {} ms late (limit {} ms)",
+            lag / 1_000_000,
+            LAG_LIMIT_NS / 1_000_000
+        ));
+    }
+    reasons
+}
+
+/// Waits for one more scrape after the last trial, if anybody scrapes: at most two intervals.
+fn linger(admin: &Admin, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) {
+    let Some(last) = admin.last_scrape() else { return };
+    let interval = admin.scrape_interval().unwrap_or(Duration::from_secs(15)).min(Duration::from_mins(1));
+    let seen = admin.scrapes();
+    tell(Event::Lingering);
+    let end = Instant::now().max(last) + interval * 2;
+    while Instant::now() < end && admin.scrapes() == seen && !stop.wait_timeout(Duration::from_millis(20)) {}
+}

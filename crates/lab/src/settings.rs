@@ -1,0 +1,192 @@
+//! What a factor may set, by full name (`server.backlog`, `loadgen.rate`, `sysctl.net.core.somaxconn`,
+//! `experiment.warm-up`), and how levels are laid over the file's own tables before they become options.
+
+use std::collections::BTreeMap;
+
+use kernel::sysctl;
+use serde::de::DeserializeOwned;
+use telemetry::units::Span;
+use toml::{Table, Value};
+
+/// The tables of an experiment file that levels can change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) server: Table,
+    pub(crate) loadgen: Table,
+    pub(crate) sysctl: BTreeMap<String, String>,
+    pub(crate) warm_up: Option<Span>,
+    pub(crate) measure: Option<Span>,
+}
+
+/// Options of the two ends and of the namespaces, ready for a trial but for addresses and seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The server's options.
+    pub server: server::Opts,
+    /// The load generator's options.
+    pub loadgen: loadgen::Opts,
+    /// Sysctls of both namespaces.
+    pub sysctl: BTreeMap<String, String>,
+}
+
+impl Resolved {
+    /// Every setting by its full name, as text: what conditions on cells are matched against.
+    pub(crate) fn effective(&self) -> BTreeMap<String, String> {
+        let mut effective = study::settings::of_options(&self.server, &self.loadgen);
+        effective.extend(self.sysctl.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
+        effective
+    }
+}
+
+/// Keys the lab decides itself, with the reason.
+const RESERVED: [(&str, &str); 6] = [
+    ("server.listen", "the lab gives the server its address"),
+    ("loadgen.target", "the lab points the load generator at the server"),
+    ("loadgen.duration", "set experiment.measure"),
+    ("loadgen.warm-up", "set experiment.warm-up"),
+    ("loadgen.seed", "set experiment.seed"),
+    ("server.seed", "set experiment.seed"),
+];
+
+/// The reason why a key of `[server]` or `[loadgen]` is not for experiment files.
+pub(crate) fn reserved(name: &str) -> Option<String> {
+    let (_, reason) = RESERVED.iter().find(|(key, _)| *key == name)?;
+    Some(format!("{name} cannot be set in an experiment: {reason}"))
+}
+
+impl Settings {
+    /// Lays one setting over. The value's type is checked when the options are made.
+    pub(crate) fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        if let Some(reason) = reserved(name) {
+            return Err(reason);
+        }
+        match name.split_once('.') {
+            Some(("server", key)) => drop(self.server.insert(key.to_owned(), value.clone())),
+            Some(("loadgen", key)) => drop(self.loadgen.insert(key.to_owned(), value.clone())),
+            Some(("sysctl", key)) => drop(self.sysctl.insert(checked_sysctl(key)?, sysctl_value(key, value)?)),
+            Some(("experiment", "warm-up")) => self.warm_up = Some(span(name, value)?),
+            Some(("experiment", "measure")) => self.measure = Some(span(name, value)?),
+            _ => {
+                return Err(format!(
+                    "unknown setting `{name}`; write server.KEY, loadgen.KEY, sysctl.NAME, experiment.warm-up or experiment.measure"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The options these tables come to, checked against each other.
+    pub(crate) fn resolve(&self) -> Result<Resolved, String> {
+        let server: server::Opts = options("server", &self.server)?;
+        let mut loadgen: loadgen::Opts = options("loadgen", &self.loadgen)?;
+        if let Some(warm_up) = self.warm_up {
+            loadgen.warm_up = warm_up;
+        }
+        if let Some(measure) = self.measure {
+            loadgen.duration = loadgen::opts::RunTime::For(measure);
+        }
+        server::Plan::try_from(server.clone()).map_err(|error| format!("server: {error}"))?;
+        loadgen::check(&loadgen).map_err(|error| format!("loadgen: {error}"))?;
+        check_pair(&server, &loadgen)?;
+        Ok(Resolved { server, loadgen, sysctl: self.sysctl.clone() })
+    }
+}
+
+/// Options from a table; the text of an error names the table.
+fn options<T: DeserializeOwned>(table: &str, values: &Table) -> Result<T, String> {
+    Value::Table(values.clone())
+        .try_into()
+        .map_err(|error: toml::de::Error| format!("{table}: {}", error.message()))
+}
+
+/// A pair of ends that can never confirm an attempt measures nothing.
+fn check_pair(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), String> {
+    use loadgen::opts::Confirm;
+    use server::opts::OnAccept;
+    match (server.on_accept, loadgen.confirm) {
+        (OnAccept::Close | OnAccept::Reset, Confirm::Greeting) => Err(format!(
+            "server.on-accept = \"{}\" never sends a byte, so loadgen.confirm = \"greeting\" can never succeed; \
+             use on-accept = \"greet\" or confirm = \"none\"",
+            server.on_accept
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn checked_sysctl(name: &str) -> Result<String, String> {
+    sysctl::classify(name).map_err(|error| error.to_string())?;
+    if !sysctl::exists(name) && sysctl::path_of(name).is_ok_and(|path| !hidden_without_root(&path)) {
+        return Err(format!("sysctl {name} does not exist on this kernel; check its spelling"));
+    }
+    Ok(name.to_owned())
+}
+
+/// `/proc/sys/net` of some namespaces hides what a trial's may show; only what no namespace here has is missing
+/// for certain.
+fn hidden_without_root(path: &std::path::Path) -> bool {
+    path.ends_with("net/core/somaxconn")
+}
+
+/// A sysctl's value as text: an integer, or a string.
+pub(crate) fn sysctl_value(name: &str, value: &Value) -> Result<String, String> {
+    match value {
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::String(text) if !text.contains('\n') && !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        _ => Err(format!("sysctl {name}: a value is a whole number or a one-line string")),
+    }
+}
+
+fn span(name: &str, value: &Value) -> Result<Span, String> {
+    match value {
+        Value::String(text) => text.parse().map_err(|error| format!("{name}: {error}")),
+        _ => Err(format!("{name}: write a time with its unit, e.g. \"200ms\"")),
+    }
+}
+
+/// A value as it is shown and compared.
+pub(crate) fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What a setting is called in tables: its last part.
+pub(crate) fn short_name(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_lies_over_the_file() {
+        let mut settings = Settings::default();
+        settings.server.insert("backlog".to_owned(), Value::Integer(16));
+        settings.set("server.backlog", &Value::Integer(1024)).expect("a known setting");
+        settings.set("sysctl.net.core.somaxconn", &Value::Integer(128)).expect("a sysctl");
+        let resolved = settings.resolve().expect("valid");
+        assert_eq!(resolved.server.backlog, 1024);
+        assert_eq!(resolved.sysctl["net.core.somaxconn"], "128");
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_refused_with_the_reason() {
+        let mut settings = Settings::default();
+        let mut refused = |name: &str, value: Value| settings.set(name, &value).expect_err(name);
+        assert!(refused("sysctl.net.core.netdev_max_backlog", Value::Integer(1)).contains("netdev_max_backlog"));
+        assert!(refused("sysctl.net.ipv4.tcp_sincookies", Value::Integer(1)).contains("does not exist"));
+        assert!(refused("loadgen.target", Value::String("x:1".to_owned())).contains("the lab points"));
+        assert!(refused("sever.backlog", Value::Integer(1)).contains("unknown setting `sever.backlog`"));
+    }
+
+    #[test]
+    fn a_pair_that_cannot_confirm_is_refused() {
+        let mut settings = Settings::default();
+        settings.set("server.on-accept", &Value::String("close".to_owned())).expect("known");
+        assert!(settings.resolve().expect_err("never a byte").contains("never sends a byte"));
+        settings.set("loadgen.confirm", &Value::String("none".to_owned())).expect("known");
+        assert!(settings.resolve().is_ok());
+    }
+}

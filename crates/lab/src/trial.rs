@@ -1,0 +1,356 @@
+//! One trial from the runner's side: start the processes, drive the load, wait until the books stand still, read
+//! them, and see everything gone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kernel::process::{self, monotonic_ns};
+use study::results::{Timings, Topology};
+use telemetry::Stop;
+use telemetry::namespace::Detail;
+use thiserror::Error;
+
+use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerRequest};
+use crate::experiment::Family;
+use crate::inside::{Built, SetUp, command_of};
+use crate::settings::Resolved;
+
+/// The port servers of trials listen on: below every ephemeral range.
+const PORT: u16 = 9700;
+
+/// Nothing but a broken machine makes a process of a trial answer later than this.
+const REPLY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Time between the decision to start and the first planned arrival, so that both ends know before it comes.
+const HEAD_START_NS: u64 = 3_000_000;
+
+/// How often the runner asks during the drain.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Two readings this far apart must agree before the books count as standing still.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A queue whose depth and accepts have not moved for this long will not empty by itself.
+const STUCK: Duration = Duration::from_millis(300);
+
+/// What a trial is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) topology: Topology,
+    pub(crate) family: Family,
+    pub(crate) resolved: &'a Resolved,
+    /// Seed of this trial's arrivals and service times.
+    pub(crate) seed: u64,
+    /// Where its processes write what they have to say.
+    pub(crate) log: PathBuf,
+}
+
+/// What a trial came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) sysctls: BTreeMap<String, String>,
+    pub(crate) server: server::Snapshot,
+    pub(crate) loadgen: loadgen::Snapshot,
+    pub(crate) timings: Timings,
+    /// Did the books stand still before they were read?
+    pub(crate) settled: bool,
+}
+
+/// Why a trial came to nothing.
+#[derive(Debug, Error)]
+pub enum TrialError {
+    /// The trial was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A process could not be started.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What was to be started.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A process said no.
+    #[error("{0}")]
+    Refused(Failure),
+    /// A process died or misbehaved.
+    #[error("{who}: {source}; its log is {log}")]
+    Broken {
+        /// Which one.
+        who: &'static str,
+        /// How.
+        source: ControlError,
+        /// Where it may have said why.
+        log: String,
+    },
+}
+
+/// The control sockets of a running trial, shared with whoever answers scrapes.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    server: Arc<Mutex<Channel>>,
+    loadgen: Arc<Mutex<Channel>>,
+}
+
+fn lock(channel: &Mutex<Channel>) -> MutexGuard<'_, Channel> {
+    channel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ends {
+    /// The server's books.
+    pub(crate) fn server(&self, detail: Detail) -> Result<server::Snapshot, ControlError> {
+        lock(&self.server).snapshot(&ServerRequest::Snapshot(detail))
+    }
+
+    /// The load generator's books.
+    pub(crate) fn loadgen(&self, detail: Detail) -> Result<loadgen::Snapshot, ControlError> {
+        lock(&self.loadgen).snapshot(&LoadgenRequest::Snapshot(detail))
+    }
+}
+
+/// A trial whose processes are ready. Dropping it kills them all.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    process: Child,
+    pub(crate) ends: Ends,
+    sysctls: BTreeMap<String, String>,
+    set_up: Duration,
+    log: String,
+}
+
+impl Trial {
+    /// Starts the processes and waits until both ends are ready.
+    pub(crate) fn start(recipe: &Recipe<'_>) -> Result<Self, TrialError> {
+        let began = Instant::now();
+        let start = |what| move |source| TrialError::Start { what, source };
+        let (trial, trial_end) = channel_pair()?;
+        let (server, server_end) = channel_pair()?;
+        let (loadgen, loadgen_end) = channel_pair()?;
+        let log = File::create(&recipe.log).map_err(start("the trial's log"))?;
+        let mut command = command_of(recipe.program, "__trial", Stdio::from(OwnedFd::from(trial_end)));
+        // A process group of its own: an interrupt typed at the terminal reaches the runner only.
+        let process = command.stderr(log).process_group(0).spawn().map_err(start("the trial's process"))?;
+        // From here on, dropping `started` ends the process.
+        let mut started = Self {
+            process,
+            ends: Ends {
+                server: Arc::new(Mutex::new(Channel::new(server))),
+                loadgen: Arc::new(Mutex::new(Channel::new(loadgen))),
+            },
+            sysctls: BTreeMap::new(),
+            set_up: Duration::ZERO,
+            log: recipe.log.display().to_string(),
+        };
+        let addresses = addresses(recipe.topology, recipe.family);
+        let set_up = SetUp {
+            runner: std::process::id(),
+            topology: recipe.topology,
+            server: addresses.server,
+            client: addresses.client,
+            sysctls: recipe.resolved.sysctl.clone(),
+        };
+        let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;
+        process::send_fds(&trial, &message, &[server_end.as_fd(), loadgen_end.as_fd()])
+            .map_err(start("the trial's set-up"))?;
+        // Only the children hold these ends: when they die, we read end of file.
+        drop((server_end, loadgen_end));
+        started.prepare(&mut Channel::new(trial), recipe, SocketAddr::new(addresses.server.0, PORT))?;
+        started.set_up = began.elapsed();
+        Ok(started)
+    }
+
+    fn prepare(&mut self, trial: &mut Channel, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
+        let mut server_opts = recipe.resolved.server.clone();
+        server_opts.listen = address;
+        server_opts.seed = recipe.seed;
+        let mut loadgen_opts = recipe.resolved.loadgen.clone();
+        loadgen_opts.target = address.into();
+        loadgen_opts.seed = recipe.seed;
+        trial.set_timeout(Some(REPLY_LIMIT)).map_err(|error| self.broken("the trial", error.into()))?;
+        let built: Result<Built, Failure> = trial.receive().map_err(|error| self.broken("the trial", error))?;
+        self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
+        let ends = self.ends.clone();
+        let (mut server, mut loadgen) = (lock(&ends.server), lock(&ends.loadgen));
+        let limited = server.set_timeout(Some(REPLY_LIMIT)).and_then(|()| loadgen.set_timeout(Some(REPLY_LIMIT)));
+        limited.map_err(|error| self.broken("the trial", error.into()))?;
+        // Both at once, then both answers.
+        server
+            .send(&ServerRequest::Prepare(Box::new(server_opts)))
+            .and_then(|()| loadgen.send(&LoadgenRequest::Prepare(Box::new(loadgen_opts))))
+            .map_err(|error| self.broken("the trial", error))?;
+        server.done().map_err(|error| self.broken("the server", error))?;
+        loadgen.done().map_err(|error| self.broken("the load generator", error))
+    }
+
+    fn broken(&self, who: &'static str, source: ControlError) -> TrialError {
+        match source {
+            ControlError::Refused(failure) => TrialError::Refused(failure),
+            source => TrialError::Broken { who, source, log: self.log.clone() },
+        }
+    }
+
+    /// Runs the load from the first arrival to books that stand still. Interrupted by `stop`, it ends at once.
+    pub(crate) fn run(self, recipe: &Recipe<'_>, stop: &Stop) -> Result<Outcome, TrialError> {
+        let origin = monotonic_ns() + HEAD_START_NS;
+        let ends = self.ends.clone();
+        lock(&ends.server)
+            .ask(&ServerRequest::Begin(origin))
+            .map_err(|error| self.broken("the server", error))?;
+        lock(&ends.loadgen)
+            .ask(&LoadgenRequest::Begin(origin))
+            .map_err(|error| self.broken("the load generator", error))?;
+        let load_began = Instant::now();
+        let opts = &recipe.resolved.loadgen;
+        let planned_ns = opts.warm_up.as_ns() + match opts.duration {
+            loadgen::opts::RunTime::For(span) => span.as_ns(),
+            loadgen::opts::RunTime::Forever => 0,
+        };
+        sleep_or_stop(Duration::from_nanos(planned_ns + HEAD_START_NS), stop)?;
+        let grace = Duration::from_nanos(opts.deadline.as_ns()) + Duration::from_secs(5);
+        self.until_concluded(Instant::now() + grace, stop)?;
+        let load = load_began.elapsed();
+        let drain_began = Instant::now();
+        let settled = self.drain(stop)?;
+        let drain = drain_began.elapsed();
+        self.tear_down(settled, load, drain)
+    }
+
+    /// Waits until every attempt has its verdict.
+    fn until_concluded(&self, limit: Instant, stop: &Stop) -> Result<(), TrialError> {
+        loop {
+            let books = self.ends.loadgen(Detail::Books).map_err(|error| self.broken("the load generator", error))?;
+            if books.finished || Instant::now() > limit {
+                return Ok(());
+            }
+            sleep_or_stop(POLL, stop)?;
+        }
+    }
+
+    /// Waits until the accept queue is empty (or accepting has been ended because nothing moves), no client socket
+    /// owes a FIN, no request socket is left, and two readings agree. False when they never did.
+    fn drain(&self, stop: &Stop) -> Result<bool, TrialError> {
+        let server = |detail| self.ends.server(detail).map_err(|error| self.broken("the server", error));
+        let mut last = server(Detail::Books)?;
+        let mut moved = Instant::now();
+        while last.depth() > 0 {
+            sleep_or_stop(POLL, stop)?;
+            let now = server(Detail::Books)?;
+            if (now.depth(), now.accepted()) != (last.depth(), last.accepted()) {
+                moved = Instant::now();
+            }
+            last = now;
+            if moved.elapsed() > STUCK {
+                lock(&self.ends.server)
+                    .ask(&ServerRequest::StopAccepting)
+                    .map_err(|error| self.broken("the server", error))?;
+                break;
+            }
+        }
+        // Requests in SYN_RECV end by the client's RST at once, or by retransmits that nobody waits for.
+        let limit = Instant::now() + Duration::from_secs(2);
+        loop {
+            let before = self.still()?;
+            sleep_or_stop(SETTLE, stop)?;
+            let after = self.still()?;
+            if before == after && (after.waiting == 0 || Instant::now() > limit) {
+                return Ok(true);
+            }
+            if Instant::now() > limit + Duration::from_secs(3) {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn still(&self) -> Result<Still, TrialError> {
+        let server = self.ends.server(Detail::Books).map_err(|error| self.broken("the server", error))?;
+        let loadgen = self.ends.loadgen(Detail::Books).map_err(|error| self.broken("the load generator", error))?;
+        Ok(Still {
+            accepted: server.accepted(),
+            depth: server.depth(),
+            waiting: server.syn_recv + loadgen.closing,
+            passive_opens: server.kernel.net.passive_opens,
+            embryonic_resets: server.kernel.net.embryonic_resets,
+            resets_sent: server.kernel.net.resets_sent + loadgen.kernel.net.resets_sent,
+            active_opens: loadgen.kernel.net.active_opens,
+            concluded: loadgen.whole().concluded(),
+        })
+    }
+
+    fn tear_down(mut self, settled: bool, load: Duration, drain: Duration) -> Result<Outcome, TrialError> {
+        let began = Instant::now();
+        let loadgen = lock(&self.ends.loadgen).snapshot(&LoadgenRequest::Finish);
+        let loadgen = loadgen.map_err(|error| self.broken("the load generator", error))?;
+        let server = lock(&self.ends.server).snapshot(&ServerRequest::Finish);
+        let server = server.map_err(|error| self.broken("the server", error))?;
+        // Both ends exit, then `__init`, then `__trial`.
+        self.process.wait().map_err(|source| TrialError::Start { what: "waiting for the trial's end", source })?;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let timings = Timings {
+            set_up_ms: ms(self.set_up),
+            load_ms: ms(load),
+            drain_ms: ms(drain),
+            tear_down_ms: ms(began.elapsed()),
+        };
+        Ok(Outcome { sysctls: std::mem::take(&mut self.sysctls), server, loadgen, timings, settled })
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // `__init` dies with `__trial`, and everything inside with `__init`.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What must not move between two readings.
+#[derive(Debug, PartialEq, Eq)]
+struct Still {
+    accepted: u64,
+    depth: u64,
+    waiting: u64,
+    passive_opens: u64,
+    embryonic_resets: u64,
+    resets_sent: u64,
+    active_opens: u64,
+    concluded: u64,
+}
+
+fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), TrialError> {
+    process::channel().map_err(|source| TrialError::Start { what: "a control socket", source })
+}
+
+/// Sleeps, unless told to stop.
+fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialError> {
+    if stop.wait_timeout(time) { Err(TrialError::Interrupted) } else { Ok(()) }
+}
+
+/// Addresses and prefix lengths of the two ends.
+struct Addresses {
+    server: (IpAddr, u8),
+    client: (IpAddr, u8),
+}
+
+fn addresses(topology: Topology, family: Family) -> Addresses {
+    let pair = |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
+    match (topology, family) {
+        (Topology::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
+        (Topology::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),
+        (Topology::Veth, Family::Ipv4) => {
+            pair(Ipv4Addr::new(198, 18, 0, 1).into(), Ipv4Addr::new(198, 18, 0, 2).into(), 24)
+        }
+        (Topology::Veth, Family::Ipv6) => {
+            let host = |n| Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, n).into();
+            pair(host(1), host(2), 64)
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The quantities of a trial that have a name: what conditions compare, tables show and CSV files hold. One catalogue,
+//! one definition each.
+//!
+//! Ratios and latencies are those of the cohort (attempts planned in the measured phase); kernel counters and queues
+//! are those of the whole trial, which cannot be split by attempt. It refuses invented values: a latency of nothing and
+//! a ratio of nothing have no value.
+
+mod catalogue;
+
+use loadgen::opts::Confirm;
+use loadgen::verdict::Verdict;
+
+use crate::results::Trial;
+
+/// What a value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// A share from 0 to 1.
+    Ratio,
+    /// A number of things.
+    Count,
+    /// Seconds.
+    Seconds,
+    /// Things per second.
+    PerSecond,
+}
+
+impl Unit {
+    /// The unit in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ratio => "ratio",
+            Self::Count => "count",
+            Self::Seconds => "seconds",
+            Self::PerSecond => "per second",
+        }
+    }
+}
+
+/// Which way a quantity is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// More is better.
+    Higher,
+    /// Less is better.
+    Lower,
+    /// A fact, neither good nor bad.
+    Neither,
+}
+
+/// One named quantity.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantity {
+    /// Its name in conditions and files, kebab-case.
+    pub name: &'static str,
+    /// Its name above a table, at most 24 characters.
+    pub title: &'static str,
+    /// Unit of its value.
+    pub unit: Unit,
+    /// Which way it is good.
+    pub better: Better,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+    read: fn(&Trial) -> Option<f64>,
+}
+
+/// No quantity has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("metric `{name}` does not exist; {hint}")]
+pub struct UnknownQuantity {
+    /// The name that was asked for.
+    pub name: String,
+    /// The nearest name there is, or where to look.
+    pub hint: String,
+}
+
+impl Quantity {
+    /// Every quantity, in the order of the catalogue.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        catalogue::CATALOGUE.iter().copied().flatten()
+    }
+
+    /// The quantity called `name`.
+    ///
+    /// # Errors
+    /// [`UnknownQuantity`] names the nearest one.
+    pub fn named(name: &str) -> Result<&'static Self, UnknownQuantity> {
+        Self::all()
+            .find(|quantity| quantity.name == name)
+            .ok_or_else(|| UnknownQuantity { name: name.to_owned(), hint: hint_for(name) })
+    }
+
+    /// Its value in a trial; `None` where there is none, e.g. the latency of nothing.
+    pub fn of(&self, trial: &Trial) -> Option<f64> {
+        (self.read)(trial)
+    }
+}
+
+fn hint_for(name: &str) -> String {
+    // A third of a name may be wrong before the nearest one is a guess.
+    let limit = name.chars().count().div_ceil(3);
+    Quantity::all()
+        .map(|quantity| (distance(name, quantity.name), quantity.name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map_or_else(
+            || "metrics are e.g. `served-ratio`, `overflows`, `phantoms`, `confirm-latency.p99`".to_owned(),
+            |(_, nearest)| format!("did you mean `{nearest}`?"),
+        )
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `part / whole`, or nothing where the whole is nothing.
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Attempts of the cohort that ended with `verdict`.
+fn verdict(trial: &Trial, verdict: Verdict) -> u64 {
+    trial.loadgen.measured.verdict(verdict)
+}
+
+fn verdict_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
+    ratio(verdict(trial, kind), trial.loadgen.measured.planned)
+}
+
+/// Without a greeting nobody can know who was served: then there is no served ratio rather than one of 0.
+fn confirmed_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
+    match trial.loadgen.opts.confirm {
+        Confirm::Greeting => verdict_ratio(trial, kind),
+        Confirm::None => None,
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn read(name: &str, trial: &Trial) -> Option<f64> {
+        Quantity::named(name).unwrap().of(trial)
+    }
+
+    fn close(name: &str, trial: &Trial, expected: f64) {
+        let value = read(name, trial).unwrap();
+        assert!((value - expected).abs() <= expected.abs() * 1e-9, "{name} is {value}, not {expected}");
+    }
+
+    #[test]
+    fn names_are_unique_kebab_case_and_titles_fit_their_column() {
+        let mut names: Vec<_> = Quantity::all().map(|quantity| quantity.name).collect();
+        let all = names.len();
+        for quantity in Quantity::all() {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+            assert!(quantity.name.chars().all(fits), "{}", quantity.name);
+            assert!(quantity.title.chars().count() <= 24, "{}", quantity.title);
+            assert!(!quantity.help.is_empty());
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn cohort_quantities_ignore_the_warm_up() {
+        let mut trial = testing::trial(0);
+        trial.loadgen.warm_up.planned = 100;
+        trial.loadgen.warm_up.verdicts.insert(Verdict::Served, 100);
+        close("planned", &trial, 1000.0);
+        close("served", &trial, 780.0);
+        close("served-ratio", &trial, 0.78);
+        close("unserved-ratio", &trial, 0.02);
+        close("timed-out-ratio", &trial, 0.2);
+        close("connected-ratio", &trial, 0.8);
+        close("refused-ratio", &trial, 0.0);
+    }
+
+    #[test]
+    fn latencies_are_seconds_and_have_no_value_when_nothing_was_recorded() {
+        let mut trial = testing::trial(0);
+        for ms in 1..=100 {
+            trial.loadgen.measured.confirm_latency.record(ms * 1_000_000);
+        }
+        close("confirm-latency.max", &trial, 0.1);
+        close("confirm-latency.mean", &trial, 0.0505);
+        let p90 = read("confirm-latency.p90", &trial).unwrap();
+        assert!((0.09..=0.0915).contains(&p90), "{p90}");
+        assert_eq!(read("confirm-service.p50", &trial), None);
+        assert_eq!(read("schedule-lag.mean", &trial), None);
+    }
+
+    #[test]
+    fn kernel_and_queue_quantities_are_of_the_whole_trial() {
+        let mut trial = testing::trial(0);
+        trial.server.kernel.net.listen_overflows = 31;
+        trial.server.kernel.net.listen_drops = 40;
+        trial.loadgen.kernel.net.syn_retransmits = 7;
+        trial.server.kernel.net.syn_retransmits = 5;
+        trial.server.listeners[0].full_ns = 250_000_000;
+        trial.server.acceptors[0].late_handshakes = 3;
+        trial.timings.load_ms = 2000.0;
+        close("overflows", &trial, 31.0);
+        close("listen-drops", &trial, 40.0);
+        close("queue-limit", &trial, 128.0);
+        close("queue-capacity", &trial, 129.0);
+        close("queue-full-seconds", &trial, 0.25);
+        close("late-handshakes", &trial, 3.0);
+        close("accepted", &trial, 790.0);
+        close("accept-rate", &trial, 395.0);
+        close("phantoms", &trial, 10.0);
+        close("syn-retransmits", &trial, 7.0);
+    }
+
+    #[test]
+    fn a_run_without_confirmation_has_no_served_ratio() {
+        let mut trial = testing::trial(0);
+        trial.loadgen.opts.confirm = Confirm::None;
+        assert_eq!(read("served-ratio", &trial), None);
+        assert_eq!(read("unserved-ratio", &trial), None);
+        close("timed-out-ratio", &trial, 0.2);
+    }
+
+    #[test]
+    fn the_residual_keeps_its_sign_and_is_the_worst_line() {
+        let mut trial = testing::trial(0);
+        close("residual", &trial, 0.0);
+        trial.ledger.lines[1].residual = 2;
+        trial.ledger.lines[2].residual = -3;
+        close("residual", &trial, -3.0);
+    }
+
+    #[test]
+    fn an_unknown_name_suggests_the_nearest() {
+        let hint = |name: &str| Quantity::named(name).unwrap_err().hint;
+        assert_eq!(hint("served-ration"), "did you mean `served-ratio`?");
+        assert_eq!(hint("overflow"), "did you mean `overflows`?");
+        assert_eq!(hint("confirm-latency.p95"), "did you mean `confirm-latency.p90`?");
+        assert!(hint("happiness").starts_with("metrics are e.g."), "{}", hint("happiness"));
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

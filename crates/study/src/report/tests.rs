@@ -1,0 +1,124 @@
+use telemetry::Warning;
+
+use super::*;
+use crate::expectation::{Expectation, Outcome};
+use crate::testing;
+
+const LOW: &[(u64, u64)] = &[(170, 800), (172, 800), (174, 800)];
+const HIGH: &[(u64, u64)] = &[(1000, 2), (1000, 2), (1000, 2)];
+
+fn markdown(bend: impl FnOnce(&mut [Trial])) -> String {
+    let design = testing::design(&[
+        (None, vec![testing::factor("server.backlog", &["16", "1024"])]),
+        (Some("sustained overload"), vec![testing::factor("server.backlog", &["16"])]),
+    ]);
+    let mut trials = testing::trials(&design, &[LOW, HIGH, LOW]);
+    bend(&mut trials);
+    let quantity = Quantity::named("served-ratio").unwrap();
+    let summary = Summary::of(&design, &trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    let expectation = Expectation { that: "overflows > 0".parse().unwrap(), cells: None };
+    let expectations = [Outcome::of(&expectation, &design, &trials).unwrap()];
+    let screen = Screen {
+        name: "backlog",
+        question: "When does raising somaxconn help?",
+        design: &design,
+        summary: &summary,
+        quantity,
+        smallest_effect: 0.05,
+        baseline: None,
+        expectations: &expectations,
+        notes: &[],
+        cpus: 2,
+        report: "results/latest/report.md",
+        next: None,
+    };
+    let environment = ["Linux 6.18 x86_64".to_owned()];
+    Report { screen: &screen, trials: &trials, environment: &environment, command: "acceptbench run backlog" }
+        .markdown()
+        .unwrap()
+}
+
+#[test]
+fn every_quantity_that_is_shown_exists() {
+    for name in SHOWN {
+        assert_eq!(Quantity::named(name).map(|quantity| quantity.name), Ok(name));
+    }
+}
+
+#[test]
+fn the_report_opens_with_question_and_answer() {
+    let text = markdown(|_| ());
+    assert!(
+        text.starts_with(
+            "# backlog\n\nWhen does raising somaxconn help?\n\n**Answer:** backlog to 1024: 17.2 → 100 %, p99 800 → 2.00 ms;"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("\n9 trials, 9 valid, 9 with a balanced ledger.\n"), "{text}");
+    assert!(text.contains("- **fails**: `overflows > 0` fails in 9 of 9 trials"), "{text}");
+    assert!(text.ends_with("`trials.csv` has one row per trial.\n"), "{text}");
+    assert!(text.contains("```\nacceptbench run backlog\n```"), "{text}");
+}
+
+#[test]
+fn each_grid_is_a_table_of_medians_and_ranges() {
+    let text = markdown(|_| ());
+    assert!(text.contains("## Cells\n") && text.contains("## sustained overload\n"), "{text}");
+    assert!(text.contains("\n| backlog 16 | 3/3 | 17.2 % (17.0–17.4 %) | 0 % |"), "{text}");
+    assert_eq!(text.matches("| served of planned |").count(), 2, "the main quantity is shown once per table: {text}");
+    let columns: BTreeSet<usize> = text
+        .lines()
+        .filter(|line| line.contains("served of planned |") || line.starts_with("| backlog"))
+        .map(|l| l.matches('|').count())
+        .collect();
+    assert_eq!(columns.len(), 1, "rows of different lengths: {text}");
+}
+
+#[test]
+fn the_ledger_names_the_worst_trial_of_each_line() {
+    let text = markdown(|trials| {
+        trials[2].server.kernel.net.embryonic_resets = 9;
+        testing::settle(&mut trials[2]);
+        trials[2].invalid.push("line 5 is off".to_owned());
+    });
+    assert!(text.contains("- trial 2 (backlog 16): line 5 is off\n"), "{text}");
+    assert!(
+        text.contains("| 5 request-sockets | 8/9 | 1 | trial 2: phantoms 10 + abandoned 0 = EmbryonicRsts(server) 9"),
+        "{text}"
+    );
+    assert!(
+        text.contains("| 2 syns | 9/9 | 0 | trial 0: ActiveOpens(client) 1000 = issued 1000 − before SYN 0 |"),
+        "{text}"
+    );
+}
+
+#[test]
+fn only_sysctls_that_differ_are_listed_with_their_cells() {
+    let text = markdown(|trials| {
+        for trial in trials {
+            let somaxconn = if trial.cell == 1 { "4096" } else { "128" };
+            trial.sysctls.insert("net.core.somaxconn".to_owned(), somaxconn.to_owned());
+            trial.sysctls.insert("net.ipv4.tcp_syncookies".to_owned(), "0".to_owned());
+        }
+    });
+    assert!(text.contains("| net.core.somaxconn | 128 | backlog 16; sustained overload: backlog 16 |"), "{text}");
+    assert!(text.contains("| net.core.somaxconn | 4096 | backlog 1024 |"), "{text}");
+    assert!(!text.contains("tcp_syncookies"), "{text}");
+    assert!(!markdown(|_| ()).contains("Sysctls that differ"));
+}
+
+#[test]
+fn warnings_are_listed_once_with_their_trials() {
+    let text = markdown(|trials| {
+        for trial in &mut trials[..2] {
+            trial.server.warnings.push(Warning::new("capped", "somaxconn 128 caps backlog 1024", "raise somaxconn"));
+        }
+    });
+    assert_eq!(text.matches("- somaxconn 128 caps backlog 1024 (raise somaxconn): 2 trials").count(), 1, "{text}");
+}
+
+#[test]
+fn a_bar_in_a_field_does_not_begin_a_column() {
+    let text = table(&["a".to_owned()], &[vec!["x|y".to_owned()]]);
+    assert_eq!(text, "| a |\n|---|\n| x\\|y |\n");
+}

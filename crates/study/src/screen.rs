@@ -1,0 +1,186 @@
+//! The first screen: what a run ends with on the terminal. Every figure on it is measured, the answer is derived.
+
+use std::collections::BTreeMap;
+
+use crate::answer::Evidence;
+use crate::design::Design;
+use crate::expectation::{Judgement, Outcome};
+use crate::format::plural;
+use crate::quantity::Quantity;
+use crate::summary::Summary;
+use crate::table::{Table, width};
+
+/// Width of the names in front of the lower lines (`Answer`, `Ledger`), and of the indent below them.
+const INDENT: usize = 8;
+
+/// What the screen shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen<'a> {
+    /// The experiment's name.
+    pub name: &'a str,
+    /// Its question.
+    pub question: &'a str,
+    /// Its cells.
+    pub design: &'a Design,
+    /// What the trials said, with `quantity` and `confirm-latency.p99`.
+    pub summary: &'a Summary,
+    /// The quantity that answers the question.
+    pub quantity: &'a Quantity,
+    /// Least change worth a word, see [`Evidence`].
+    pub smallest_effect: f64,
+    /// Cell that the others are compared with, see [`Evidence`].
+    pub baseline: Option<usize>,
+    /// What became of the expectations.
+    pub expectations: &'a [Outcome],
+    /// What else must be said, a sentence each.
+    pub notes: &'a [String],
+    /// CPUs that both ends shared.
+    pub cpus: usize,
+    /// Where the report is.
+    pub report: &'a str,
+    /// The command to try next.
+    pub next: Option<&'a str>,
+}
+
+/// The screen as lines of at most `width` characters (words longer than that stay whole), each ended by a newline.
+pub fn render(screen: &Screen, width: usize) -> String {
+    let mut lines = screen.heading(width);
+    let table = Table { design: screen.design, summary: screen.summary, quantity: screen.quantity, width };
+    lines.extend(table.lines());
+    lines.extend(named("Answer", &screen.evidence().sentence(), width));
+    if let Some(invalid) = invalid(screen.summary) {
+        lines.extend(named("Invalid", &invalid, width));
+    }
+    for sentence in expectations(screen.expectations) {
+        lines.extend(named("Expect", &sentence, width));
+    }
+    lines.extend(screen.ledger(width));
+    for note in screen.notes {
+        lines.extend(named("Note", note, width));
+    }
+    let next = screen.next.map_or_else(String::new, |next| format!("next: {next}"));
+    lines.extend(two_parts("Report", screen.report, &next, width));
+    lines.join("\n") + "\n"
+}
+
+impl<'a> Screen<'a> {
+    /// What the answer is derived from.
+    pub fn evidence(&self) -> Evidence<'a> {
+        Evidence {
+            design: self.design,
+            summary: self.summary,
+            quantity: self.quantity,
+            smallest_effect: self.smallest_effect,
+            baseline: self.baseline,
+        }
+    }
+
+    /// The lines of its table, at most `width` characters long.
+    pub fn table(&self, width: usize) -> Vec<String> {
+        Table { design: self.design, summary: self.summary, quantity: self.quantity, width }.lines()
+    }
+
+    fn heading(&self, limit: usize) -> Vec<String> {
+        let left = format!("{}: {}", self.name, lower_first(self.question));
+        let right = format!("{} · host untouched", plural(self.summary.trials, "trial"));
+        match limit.checked_sub(width(&left) + width(&right)).filter(|gap| *gap >= 2) {
+            Some(gap) => vec![format!("{left}{}{right}", " ".repeat(gap))],
+            None => {
+                let mut lines = wrap(&left, limit, 0);
+                lines.push(format!("{right:>limit$}"));
+                lines
+            }
+        }
+    }
+
+    fn ledger(&self, limit: usize) -> Vec<String> {
+        let Summary { trials, balanced, .. } = self.summary;
+        let balance = if *trials == 1 { "balances" } else { "balance" };
+        let cpus = if self.cpus == 1 {
+            "Both ends share one CPU: rates are not your NIC's.".to_owned()
+        } else {
+            format!("Both ends share {} CPUs: rates are not your NIC's.", self.cpus)
+        };
+        two_parts("Ledger", &format!("{balanced}/{trials} {balance}"), &cpus, limit)
+    }
+}
+
+fn invalid(summary: &Summary) -> Option<String> {
+    if summary.invalid.is_empty() {
+        return None;
+    }
+    let mut reasons = BTreeMap::<&str, usize>::new();
+    for reason in summary.invalid.iter().flat_map(|trial| &trial.reasons) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let reasons = reasons.iter().map(|(reason, times)| format!("{reason} ({times}×)")).collect::<Vec<_>>().join("; ");
+    let are = if summary.invalid.len() == 1 { "is" } else { "are" };
+    Some(format!("{} of {} {are} left out: {reasons}", summary.invalid.len(), plural(summary.trials, "trial")))
+}
+
+/// One line when all hold, otherwise one per expectation that does not.
+fn expectations(outcomes: &[Outcome]) -> Vec<String> {
+    let broken: Vec<String> =
+        outcomes.iter().filter(|outcome| outcome.judgement != Judgement::Holds).map(Outcome::sentence).collect();
+    if broken.is_empty() && !outcomes.is_empty() {
+        return vec![format!("{0}/{0} hold", outcomes.len())];
+    }
+    broken
+}
+
+/// A question in the middle of a line begins in lower case, unless its first word is an abbreviation or a name.
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second.is_whitespace() => {
+            first.to_lowercase().collect::<String>() + &text[first.len_utf8()..]
+        }
+        _ => text.to_owned(),
+    }
+}
+
+fn named(name: &str, text: &str, limit: usize) -> Vec<String> {
+    wrap(&format!("{name:<INDENT$}{text}"), limit, INDENT)
+}
+
+/// Two statements on one line where they fit, on two otherwise.
+fn two_parts(name: &str, first: &str, second: &str, limit: usize) -> Vec<String> {
+    const COLUMN: usize = 27;
+    let head = format!("{name:<INDENT$}{first}");
+    let gap = COLUMN.saturating_sub(width(&head)).max(4);
+    if second.is_empty() {
+        vec![head]
+    } else if width(&head) + gap + width(second) <= limit {
+        vec![format!("{head}{}{second}", " ".repeat(gap))]
+    } else {
+        [vec![head], wrap(&format!("{}{second}", " ".repeat(INDENT)), limit, INDENT)].concat()
+    }
+}
+
+/// Breaks `text` at spaces into lines of at most `limit` characters, all but the first indented. Runs of spaces inside
+/// a line are kept; a number and its unit stay together.
+fn wrap(text: &str, limit: usize, indent: usize) -> Vec<String> {
+    let mut chunks: Vec<String> = Vec::new();
+    for word in text.split_inclusive(' ') {
+        let unit = matches!(word.trim_end().trim_end_matches([',', ';', '.', ')']), "%" | "s" | "ms" | "µs" | "ns");
+        match chunks.last_mut().filter(|_| unit) {
+            Some(number) => number.push_str(word),
+            None => chunks.push(word.to_owned()),
+        }
+    }
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for chunk in chunks {
+        let fits = width(&line) + width(chunk.trim_end()) <= limit;
+        if !fits && !line.trim().is_empty() {
+            lines.push(line.trim_end().to_owned());
+            line = " ".repeat(indent);
+        }
+        line.push_str(&chunk);
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+use super::*;
+use crate::expectation::Expectation;
+use crate::results::Trial;
+use crate::testing;
+
+const LOW: &[(u64, u64)] = &[(170, 800), (172, 800), (174, 800)];
+const MID: &[(u64, u64)] = &[(600, 90), (610, 90), (620, 90)];
+const HIGH: &[(u64, u64)] = &[(1000, 2), (1000, 2), (1000, 2)];
+
+fn rendered<'a>(design: &'a Design, trials: &[Trial], bend: impl FnOnce(&mut Screen<'a>)) -> String {
+    // Leaked so that it lives as long as what `bend` borrows.
+    let summary: &'a Summary =
+        Box::leak(Box::new(Summary::of(design, trials, &["served-ratio", "confirm-latency.p99"]).unwrap()));
+    let mut screen = Screen {
+        name: "backlog",
+        question: "When does raising somaxconn help?",
+        design,
+        summary,
+        quantity: Quantity::named("served-ratio").unwrap(),
+        smallest_effect: 0.05,
+        baseline: None,
+        expectations: &[],
+        notes: &[],
+        cpus: 2,
+        report: "results/latest/report.md",
+        next: Some("acceptbench run phantoms"),
+    };
+    bend(&mut screen);
+    render(&screen, 80)
+}
+
+fn assert_fits(text: &str) {
+    for line in text.lines() {
+        assert!(width(line) <= 80, "{} characters: {line}", width(line));
+        assert_eq!(line, line.trim_end());
+    }
+}
+
+#[test]
+fn two_factors_make_the_grid_of_the_design_document() {
+    let levels = ["16", "128", "1024"];
+    let design = testing::design(&[
+        (None, vec![testing::factor("sysctl.net.core.somaxconn", &levels), testing::factor("server.backlog", &levels)]),
+        (Some("sustained overload"), vec![testing::factor("server.backlog", &levels)]),
+    ]);
+    let trials = testing::trials(&design, &[LOW, LOW, LOW, LOW, MID, MID, LOW, MID, HIGH, MID, MID, MID]);
+    let text = rendered(&design, &trials, |_| ());
+    let expected = "\
+backlog: when does raising somaxconn help?            36 trials · host untouched
+served of planned  backlog      16     128    1024
+somaxconn   16              17.2 %  17.2 %  17.2 %
+           128              17.2 %  61.0 %  61.0 %
+          1024              17.2 %  61.0 %   100 %
+sustained overload          61.0 %  61.0 %  61.0 %
+Answer  raising one alone changed nothing; both to 1024: 17.2 → 100 %, p99 800 →
+        2.00 ms; sustained overload: no level stands out beyond the spread
+        (served of planned 61.0 %)
+Ledger  36/36 balance      Both ends share 2 CPUs: rates are not your NIC's.
+Report  results/latest/report.md    next: acceptbench run phantoms
+";
+    assert_eq!(text, expected);
+    assert_fits(&text);
+}
+
+#[test]
+fn one_factor_shows_median_and_range_in_columns() {
+    let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
+    let trials = testing::trials(&design, &[LOW, HIGH]);
+    let text = rendered(&design, &trials, |_| ());
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        &lines[1..4],
+        [
+            "served of planned  backlog           16         1024",
+            "median                           17.2 %        100 %",
+            "range                       17.0–17.4 %        100 %",
+        ]
+    );
+}
+
+#[test]
+fn three_factors_and_wide_levels_become_lists() {
+    let two = ["16", "128"];
+    let factors = vec![
+        testing::factor("sysctl.net.core.somaxconn", &two),
+        testing::factor("server.backlog", &two),
+        testing::factor("server.acceptors", &["1", "2"]),
+    ];
+    let design = testing::design(&[(None, factors)]);
+    let text = rendered(&design, &testing::trials(&design, &[LOW, LOW, MID, HIGH]), |_| ());
+    assert!(text.contains("\n  somaxconn 16, backlog 128, acceptors 2"), "{text}");
+    let last = text.lines().find(|line| line.contains("somaxconn 128, backlog 128, acceptors 2")).unwrap();
+    assert!(last.ends_with('–'), "not run: {last}");
+    assert_fits(&text);
+
+    let wide: Vec<String> = (0..9).map(|n| format!("burst:{n}00/500ms")).collect();
+    let wide: Vec<&str> = wide.iter().map(String::as_str).collect();
+    let design = testing::design(&[(None, vec![testing::factor("loadgen.arrivals", &wide)])]);
+    let text = rendered(&design, &testing::trials(&design, &[LOW, HIGH]), |_| ());
+    assert!(text.contains("\n  arrivals burst:100/500ms"), "{text}");
+    assert_fits(&text);
+}
+
+#[test]
+fn another_grid_with_other_levels_is_a_table_of_its_own() {
+    let design = testing::design(&[
+        (None, vec![testing::factor("server.backlog", &["16", "1024"])]),
+        (Some("engines"), vec![testing::factor("server.engine", &["epoll", "blocking"])]),
+    ]);
+    let text = rendered(&design, &testing::trials(&design, &[LOW, HIGH, LOW, HIGH]), |_| ());
+    let heading = text.lines().find(|line| line.starts_with("engines")).unwrap();
+    assert!(heading.ends_with(" epoll     blocking"), "{heading}");
+    assert!(text.contains("\nserved of planned"), "{text}");
+    assert_fits(&text);
+}
+
+#[test]
+fn invalid_trials_are_said_plainly_with_their_reasons() {
+    let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
+    let mut trials = testing::trials(&design, &[LOW, HIGH]);
+    for trial in &mut trials[3..] {
+        trial.invalid.push("the generator was the bottleneck".to_owned());
+    }
+    trials[0].ledger.lines[0].residual = 1;
+    let text = rendered(&design, &trials, |_| ());
+    assert!(text.contains("\nInvalid 3 of 6 trials are left out: the generator was the bottleneck (3×)\n"), "{text}");
+    assert!(text.contains("\nLedger  5/6 balance"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("median") && line.ends_with("invalid")), "{text}");
+}
+
+#[test]
+fn expectations_are_counted_when_they_hold_and_spelled_out_when_not() {
+    let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
+    let trials = testing::trials(&design, &[LOW, HIGH]);
+    let outcome = |that: &str| {
+        let expectation = Expectation { that: that.parse().unwrap(), cells: None };
+        Outcome::of(&expectation, &design, &trials).unwrap()
+    };
+    let holding = [outcome("served-ratio > 0"), outcome("served-ratio <= 1")];
+    assert!(rendered(&design, &trials, |screen| screen.expectations = &holding).contains("\nExpect  2/2 hold\n"));
+    let broken = [outcome("served-ratio > 0"), outcome("served-ratio = 1")];
+    let text = rendered(&design, &trials, |screen| screen.expectations = &broken);
+    assert!(text.contains("\nExpect  `served-ratio = 1` fails in 3 of 6"), "{text}");
+    assert_fits(&text);
+}
+
+#[test]
+fn long_questions_and_notes_are_wrapped_under_their_beginning() {
+    let design = testing::design(&[(None, vec![])]);
+    let trials = testing::trials(&design, &[LOW]);
+    let notes =
+        ["net.ipv4.tcp_syn_linear_timeouts does not exist on this kernel, so SYNs are sent again after 1, 3 and 7 s"
+            .to_owned()];
+    let text = rendered(&design, &trials, |screen| {
+        screen.question = "SYN cookies: do they help when the accept queue rather than the SYN queue is full?";
+        screen.notes = &notes;
+        screen.cpus = 1;
+        screen.next = None;
+    });
+    assert_fits(&text);
+    assert!(text.starts_with("backlog: SYN cookies"), "an abbreviation keeps its capitals: {text}");
+    assert!(text.contains("\nNote    net.ipv4"), "{text}");
+    assert!(text.contains("so SYNs\n        are sent again after 1, 3 and 7 s\n"), "{text}");
+    assert!(text.contains("share one CPU"), "{text}");
+    assert!(text.ends_with("Report  results/latest/report.md\n"), "{text}");
+}
+
+#[test]
+fn wrapping_keeps_numbers_with_their_units() {
+    assert_eq!(wrap("aaaa 17.2 % b", 8, 2), ["aaaa", "  17.2 %", "  b"]);
+    assert_eq!(wrap("a  b", 80, 0), ["a  b"]);
+    assert_eq!(wrap("unbreakable", 4, 2), ["unbreakable"]);
+}

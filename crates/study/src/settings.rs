@@ -1,0 +1,60 @@
+//! Settings as text, under the names that an experiment file uses: `server.backlog`, `loadgen.rate`,
+//! `sysctl.net.core.somaxconn`. Owns the way from typed options to those names, nothing else.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::results::Trial;
+
+/// The first parts a setting's name may have.
+pub const PREFIXES: [&str; 3] = ["server.", "loadgen.", "sysctl."];
+
+/// Everything that was in force in a trial: the options of both ends and the sysctls read back from the server's
+/// namespace. An option that was not set at all has no entry.
+pub fn effective(trial: &Trial) -> BTreeMap<String, String> {
+    let mut settings = of_options(&trial.server.opts, &trial.loadgen.opts);
+    settings.extend(trial.sysctls.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
+    settings
+}
+
+/// The options of both ends as settings.
+pub fn of_options(server: &server::Opts, loadgen: &loadgen::Opts) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    extend(&mut settings, "server.", server);
+    extend(&mut settings, "loadgen.", loadgen);
+    settings
+}
+
+fn extend(settings: &mut BTreeMap<String, String>, prefix: &str, options: &impl Serialize) {
+    // Options are flat structs of texts and numbers, which JSON always can say.
+    let Ok(Value::Object(fields)) = serde_json::to_value(options) else { return };
+    for (name, value) in fields {
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        settings.insert(format!("{prefix}{name}"), text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn options_and_sysctls_have_the_names_of_the_experiment_file() {
+        let mut trial = testing::trial(0);
+        trial.sysctls.insert("net.core.somaxconn".to_owned(), "77".to_owned());
+        trial.server.opts.backlog = 4096;
+        let settings = effective(&trial);
+        assert_eq!(settings["server.backlog"], "4096");
+        assert_eq!(settings["server.engine"], "epoll");
+        assert_eq!(settings["loadgen.confirm"], "greeting");
+        assert_eq!(settings["sysctl.net.core.somaxconn"], "77");
+        assert!(!settings.contains_key("server.stall"), "an option that is not set has no value");
+    }
+}

@@ -1,0 +1,52 @@
+//! The load generator's metrics: their names, labels and help in one place, and how a [`Snapshot`] becomes
+//! samples.
+
+use telemetry::exposition::{Bounds, Families, Scale};
+use telemetry::standard;
+
+use crate::snapshot::Snapshot;
+use crate::verdict::Verdict;
+
+telemetry::metrics! {
+    TARGET_RATE = Gauge "loadgen_target_rate" [] "Attempts per second planned now.";
+    PLANNED = Counter "loadgen_planned_total" [] "Arrivals that came due.";
+    ATTEMPTS = Counter "loadgen_attempts_total" [] "Attempts issued: connect(2) was called.";
+    VERDICTS = Counter "loadgen_verdicts_total" ["verdict"] "Attempts by how they ended.";
+    IN_FLIGHT = Gauge "loadgen_in_flight" ["state"] "Attempts without a verdict.";
+    CONNECT_LATENCY = Histogram "loadgen_connect_latency_seconds" [] "From the planned instant to ESTABLISHED.";
+    CONFIRM_LATENCY = Histogram "loadgen_confirm_latency_seconds" [] "From the planned instant to the first byte.";
+    CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
+    CONNECT_SERVICE = Histogram "loadgen_connect_service_seconds" ["syn_retransmits"] "From the issued instant to ESTABLISHED (uncorrected), by SYN retransmits.";
+    SCHEDULE_LAG = Histogram "loadgen_schedule_lag_seconds" [] "Issued - planned: is the generator the bottleneck?";
+    SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" [] "SYNs retransmitted by attempts that were established.";
+    RESET_AT_CONNECT = Counter "loadgen_reset_at_connect_total" [] "Attempts for which connect(2) itself gave ECONNRESET.";
+    PORTS_AVAILABLE = Gauge "loadgen_ports_available" [] "Local ports of ip_local_port_range that no socket of this network namespace uses.";
+    FDS_AVAILABLE = Gauge "loadgen_fds_available" [] "Descriptors the process may still open.";
+}
+
+/// Adds everything a load generator exposes.
+pub fn expose(snapshot: &Snapshot, families: &mut Families) {
+    let whole = snapshot.whole();
+    families.gauge(&TARGET_RATE, &[], snapshot.target_rate);
+    families.counter(&PLANNED, &[], whole.planned);
+    families.counter(&ATTEMPTS, &[], whole.issued);
+    for verdict in Verdict::ALL {
+        families.counter(&VERDICTS, &[verdict.label()], whole.verdict(verdict));
+    }
+    families.gauge(&IN_FLIGHT, &["connecting"], snapshot.connecting as f64);
+    families.gauge(&IN_FLIGHT, &["confirming"], snapshot.confirming as f64);
+    families.histogram(&CONNECT_LATENCY, &[], &whole.connect_latency, Bounds::Latency, Scale::Seconds);
+    families.histogram(&CONFIRM_LATENCY, &[], &whole.confirm_latency, Bounds::Latency, Scale::Seconds);
+    families.histogram(&CONFIRM_SERVICE, &[], &whole.confirm_service, Bounds::Latency, Scale::Seconds);
+    for (class, label) in ["0", "1", "2", "3+"].into_iter().enumerate() {
+        let histogram = whole.connect_service.get(class).cloned().unwrap_or_default();
+        families.histogram(&CONNECT_SERVICE, &[label], &histogram, Bounds::Latency, Scale::Seconds);
+    }
+    families.histogram(&SCHEDULE_LAG, &[], &whole.lag, Bounds::Lag, Scale::Seconds);
+    families.counter(&SYN_RETRANSMITS, &[], whole.syn_retransmits);
+    families.counter(&RESET_AT_CONNECT, &[], whole.reset_at_connect);
+    families.gauge(&PORTS_AVAILABLE, &[], snapshot.ports_available as f64);
+    let process = &snapshot.kernel.process;
+    families.gauge(&FDS_AVAILABLE, &[], process.max_fds.saturating_sub(process.open_fds) as f64);
+    standard::namespace(families, &snapshot.kernel);
+}

@@ -1,0 +1,266 @@
+//! What a user may ask of the load generator: one flat struct that is flag, environment variable, TOML table
+//! and record. Defaults live in [`Opts::default`] only. Nothing here touches a socket.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use telemetry::units::{ParseUnitError, Rate, Span};
+
+/// Everything the load generator can be asked for. Field names are the kebab-case keys of `[loadgen]` in an
+/// experiment file and the long flags of `acceptbench loadgen`.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Opts {
+    /// Where to connect to: HOST:PORT or [V6]:PORT.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_TARGET", value_name = "HOST:PORT", default_value_t = Opts::default().target)]
+    pub target: Target,
+    /// When attempts are planned: constant, poisson (both at --rate), or burst:N/D (N at once every D).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_ARRIVALS", value_name = "HOW", default_value_t = Opts::default().arrivals)]
+    pub arrivals: ArrivalKind,
+    /// Attempts per second, over all workers.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_RATE", value_name = "RATE", default_value_t = Opts::default().rate,
+          allow_negative_numbers = true)]
+    pub rate: Rate,
+    /// What proves that the server served: its first byte (greeting), or nothing beyond the handshake (none).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_CONFIRM", value_name = "WHAT", default_value_t = Opts::default().confirm)]
+    pub confirm: Confirm,
+    /// How long an attempt may take from the instant it was issued.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_DEADLINE", value_name = "TIME", default_value_t = Opts::default().deadline)]
+    pub deadline: Span,
+    /// How a finished attempt's socket is closed: reset (RST, leaves no TIME_WAIT) or fin.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_CLOSE", value_name = "HOW", default_value_t = Opts::default().close)]
+    pub close: Close,
+    /// How long attempts are planned after the warm-up, or `forever`.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_DURATION", value_name = "TIME", default_value_t = Opts::default().duration)]
+    pub duration: RunTime,
+    /// Attempts planned in this first stretch are counted apart.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_WARM_UP", value_name = "TIME", default_value_t = Opts::default().warm_up)]
+    pub warm_up: Span,
+    /// Threads that open connections: a number, or `auto` for one per CPU.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_WORKERS", value_name = "N", default_value_t = Opts::default().workers)]
+    pub workers: AutoCount,
+    /// Most attempts in flight; what comes on top is shed, and counted. `auto` is what descriptors allow.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_MAX_IN_FLIGHT", value_name = "N", default_value_t = Opts::default().max_in_flight)]
+    pub max_in_flight: AutoCount,
+    /// Seed of random arrivals: the same seed plans the same instants.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SEED", value_name = "N", default_value_t = Opts::default().seed)]
+    pub seed: u64,
+}
+
+impl Default for Opts {
+    fn default() -> Self {
+        Self {
+            target: Target("127.0.0.1:9700".to_owned()),
+            arrivals: ArrivalKind::Constant,
+            rate: Rate::THOUSAND,
+            confirm: Confirm::Greeting,
+            deadline: Span::from_secs(5),
+            close: Close::Reset,
+            duration: RunTime::For(Span::from_secs(10)),
+            warm_up: Span::ZERO,
+            workers: AutoCount::Auto,
+            max_in_flight: AutoCount::Auto,
+            seed: 1,
+        }
+    }
+}
+
+impl Opts {
+    /// The arguments of `acceptbench loadgen` that give exactly these options: only what differs from the
+    /// default, by name.
+    pub fn to_args(&self) -> Vec<String> {
+        telemetry::command_line::to_args(self, &Self::default())
+    }
+}
+
+/// HOST:PORT as typed; resolved when the plan is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target(String);
+
+impl Target {
+    /// The text, fit for `ToSocketAddrs`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<std::net::SocketAddr> for Target {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+impl FromStr for Target {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<NonZeroU16Port>().is_ok() => Ok(Self(text.to_owned())),
+            _ => Err(ParseUnitError::new(format!(
+                "`{text}` is no target; write HOST:PORT, e.g. 127.0.0.1:9700 or [::1]:9700"
+            ))),
+        }
+    }
+}
+
+type NonZeroU16Port = std::num::NonZeroU16;
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+telemetry::string_serde!(Target);
+
+/// When attempts are planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArrivalKind {
+    /// Evenly spaced at the rate.
+    Constant,
+    /// A Poisson process of the rate: exponential gaps.
+    Poisson,
+    /// `size` at the same instant, every `every`, the first at the start.
+    Burst {
+        /// Attempts per burst.
+        size: NonZeroU32,
+        /// Time between bursts.
+        every: Span,
+    },
+}
+
+impl FromStr for ArrivalKind {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || {
+            ParseUnitError::new(format!("`{text}` is no arrival process; use constant, poisson or burst:N/D, e.g. burst:400/500ms"))
+        };
+        match text {
+            "constant" => Ok(Self::Constant),
+            "poisson" => Ok(Self::Poisson),
+            _ => {
+                let (size, every) = text.strip_prefix("burst:").and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
+                let size = size.parse().map_err(|_| unknown())?;
+                let every: Span = every.parse()?;
+                if every.as_ns() == 0 {
+                    return Err(ParseUnitError::new(format!("`{text}`: the time between bursts must be above 0")));
+                }
+                Ok(Self::Burst { size, every })
+            }
+        }
+    }
+}
+
+impl fmt::Display for ArrivalKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Constant => f.write_str("constant"),
+            Self::Poisson => f.write_str("poisson"),
+            Self::Burst { size, every } => write!(f, "burst:{size}/{every}"),
+        }
+    }
+}
+telemetry::string_serde!(ArrivalKind);
+
+/// What proves that an attempt was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirm {
+    /// The server's first byte; the client sends nothing.
+    Greeting,
+    /// Nothing: an attempt ends when connect(2) succeeds, which does not say that anybody accepted.
+    None,
+}
+
+/// How the client closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Close {
+    /// `SO_LINGER {1, 0}`: a RST, no TIME_WAIT, the port is free at once.
+    Reset,
+    /// close(2): a FIN.
+    Fin,
+}
+
+macro_rules! value_enum_display {
+    ($($name:ty),+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.to_possible_value() {
+                    Some(value) => f.write_str(value.get_name()),
+                    None => fmt::Debug::fmt(self, f),
+                }
+            }
+        }
+    )+};
+}
+value_enum_display!(Confirm, Close);
+
+/// How long attempts are planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunTime {
+    /// This long.
+    For(Span),
+    /// Until told to stop.
+    Forever,
+}
+
+impl FromStr for RunTime {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        match text.parse::<Span>()? {
+            Span::ZERO => Err(ParseUnitError::new("a duration must be above 0".to_owned())),
+            span => Ok(Self::For(span)),
+        }
+    }
+}
+
+impl fmt::Display for RunTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::For(span) => span.fmt(f),
+            Self::Forever => f.write_str("forever"),
+        }
+    }
+}
+telemetry::string_serde!(RunTime);
+
+/// A number of something, or the number that fits this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCount {
+    /// Chosen from what the machine has.
+    Auto,
+    /// This many.
+    Exactly(NonZeroU32),
+}
+
+impl FromStr for AutoCount {
+    type Err = ParseUnitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => text
+                .parse()
+                .map(Self::Exactly)
+                .map_err(|_| ParseUnitError::new(format!("`{text}` is no count; use auto or a whole number of 1 or more"))),
+        }
+    }
+}
+
+impl fmt::Display for AutoCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(n) => n.fmt(f),
+        }
+    }
+}
+telemetry::string_serde!(AutoCount);

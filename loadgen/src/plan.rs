@@ -1,0 +1,263 @@
+//! From what was typed to what will be done: the target resolved, the workers counted, and descriptors and ports
+//! checked before the first SYN.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use telemetry::Warning;
+use thiserror::Error;
+
+use crate::arrivals::{mean_rate, simultaneous};
+use crate::opts::{AutoCount, Opts, RunTime};
+
+/// Descriptors the process needs beside its attempts: epoll, eventfds, /proc files, admin connections, logs.
+const RESERVED_FDS: u64 = 128;
+
+/// More threads than any machine of today schedules usefully; almost always a typing error.
+const MAX_WORKERS: u32 = 1024;
+
+/// What the machine gives this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Descriptors the process may have open (`RLIMIT_NOFILE`, soft, after raising it).
+    pub nofile: u64,
+    /// CPUs the process may run on.
+    pub cpus: usize,
+    /// Local ports the kernel picks from (`net.ipv4.ip_local_port_range`), inclusive.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl Machine {
+    /// Reads it in the calling thread's namespace and raises the soft descriptor limit to the hard one.
+    pub fn read() -> Self {
+        let nofile = kernel::process::raise_nofile().map_or(1024, |limits| limits.soft);
+        let cpus = kernel::process::allowed_cpus().map_or(1, |cpus| cpus.len().max(1));
+        Self { nofile, cpus, ports: read_ports() }
+    }
+}
+
+fn read_ports() -> Option<(u16, u16)> {
+    let text = kernel::sysctl::read("net.ipv4.ip_local_port_range").ok()?;
+    let mut ends = text.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => Some((low, high)),
+        _ => None,
+    }
+}
+
+/// Valid, resolved options. Only a `Plan` can be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(crate) opts: Opts,
+    pub(crate) target: SocketAddr,
+    pub(crate) workers: usize,
+    pub(crate) max_in_flight: usize,
+    /// May a socket connect to itself (the target's port is one the kernel picks from)?
+    pub(crate) self_connect_possible: bool,
+    pub(crate) ports: Option<(u16, u16)>,
+    pub(crate) nofile: u64,
+    warnings: Vec<Warning>,
+}
+
+/// Why options cannot be run. The text names the flag and the fix.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The target's host has no address.
+    #[error("target {target} has no address: {reason}; check the name, or write an IP address")]
+    Resolve {
+        /// As typed.
+        target: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Too many workers.
+    #[error("workers {0} is more than the {MAX_WORKERS} threads a load generator starts at most")]
+    Workers(u32),
+    /// A deadline of nothing.
+    #[error("deadline must be above 0; the default is 5s")]
+    Deadline,
+    /// The plan needs descriptors that the process cannot have.
+    #[error(
+        "{what} needs {needed} descriptors, but RLIMIT_NOFILE allows {nofile} ({RESERVED_FDS} of them for the program itself); \
+         raise it (ulimit -n, LimitNOFILE=) or lower {fix}"
+    )]
+    Descriptors {
+        /// The setting that asks for them.
+        what: String,
+        /// How many, the program's own included.
+        needed: u64,
+        /// The limit.
+        nofile: u64,
+        /// The setting to lower.
+        fix: &'static str,
+    },
+}
+
+impl PlanError {
+    /// Is it the machine that lacks something (exit 69), and not the request that is wrong (64)?
+    pub fn is_requirement(&self) -> bool {
+        matches!(self, Self::Descriptors { .. })
+    }
+}
+
+/// What can be checked without a machine: used before a run, on every cell of an experiment.
+///
+/// # Errors
+/// The first setting that can never work.
+pub fn check(opts: &Opts) -> Result<(), PlanError> {
+    if opts.deadline.as_ns() == 0 {
+        return Err(PlanError::Deadline);
+    }
+    match opts.workers {
+        AutoCount::Exactly(n) if n.get() > MAX_WORKERS => Err(PlanError::Workers(n.get())),
+        _ => Ok(()),
+    }
+}
+
+/// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit.
+///
+/// # Errors
+/// [`PlanError::Descriptors`].
+pub fn check_descriptors(opts: &Opts, nofile: u64) -> Result<(), PlanError> {
+    let (what, count, fix) = match opts.max_in_flight {
+        AutoCount::Exactly(n) => (format!("max-in-flight {n}"), n.get(), "max-in-flight"),
+        AutoCount::Auto => (format!("arrivals {}", opts.arrivals), simultaneous(opts.arrivals), "the burst or set max-in-flight"),
+    };
+    let needed = u64::from(count) + RESERVED_FDS;
+    if needed > nofile {
+        return Err(PlanError::Descriptors { what, needed, nofile, fix });
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// Checks the options against the machine and resolves the target.
+    ///
+    /// # Errors
+    /// When the options can never work, or not on this machine.
+    pub fn new(opts: Opts, machine: &Machine) -> Result<Self, PlanError> {
+        check(&opts)?;
+        check_descriptors(&opts, machine.nofile)?;
+        let target = resolve(opts.target.as_str())?;
+        let workers = match opts.workers {
+            AutoCount::Auto => machine.cpus,
+            AutoCount::Exactly(n) => n.get() as usize,
+        };
+        let (max_in_flight, warnings) = in_flight(&opts, machine);
+        let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
+        Ok(Self {
+            target,
+            workers,
+            max_in_flight,
+            self_connect_possible: in_range,
+            ports: machine.ports,
+            nofile: machine.nofile,
+            warnings,
+            opts,
+        })
+    }
+
+    /// The options as given.
+    pub fn opts(&self) -> &Opts {
+        &self.opts
+    }
+
+    /// The address attempts go to.
+    pub fn target(&self) -> SocketAddr {
+        self.target
+    }
+
+    /// What deserves attention before the run.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// ns from the start at which the last attempt may be planned; `None` for a run without an end.
+    pub fn planned_until(&self) -> Option<u64> {
+        match self.opts.duration {
+            RunTime::For(span) => Some(self.opts.warm_up.as_ns() + span.as_ns()),
+            RunTime::Forever => None,
+        }
+    }
+}
+
+fn resolve(target: &str) -> Result<SocketAddr, PlanError> {
+    let fail = |reason: String| PlanError::Resolve { target: target.to_owned(), reason };
+    target
+        .to_socket_addrs()
+        .map_err(|error| fail(error.to_string()))?
+        .next()
+        .ok_or_else(|| fail("the name exists but has none".to_owned()))
+}
+
+/// The bound on attempts in flight, and what to say when the worst case does not fit under it.
+fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let per_deadline = mean_rate(opts.arrivals, opts.rate) * opts.deadline.as_ns() as f64 / 1e9;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
+    let worst = (per_deadline.ceil() as u64).saturating_add(u64::from(simultaneous(opts.arrivals)));
+    let room = machine.nofile.saturating_sub(RESERVED_FDS).max(1);
+    let bound = match opts.max_in_flight {
+        AutoCount::Auto => {
+            if worst > room {
+                warnings.push(Warning::new(
+                    "descriptors",
+                    format!("if nobody answers, {worst} attempts are in flight within the deadline; {room} descriptors are free, the rest would be shed"),
+                    "raise RLIMIT_NOFILE, or lower the rate or the deadline",
+                ));
+            }
+            room
+        }
+        AutoCount::Exactly(n) => u64::from(n.get()),
+    };
+    if let Some((low, high)) = machine.ports {
+        let ports = u64::from(high.saturating_sub(low)) + 1;
+        if worst.min(bound) > ports {
+            warnings.push(Warning::new(
+                "ports",
+                format!("if nobody answers, {worst} attempts are in flight within the deadline; net.ipv4.ip_local_port_range has {ports} ports"),
+                "widen ip_local_port_range, or lower the rate or the deadline",
+            ));
+        }
+    }
+    (usize::try_from(bound).unwrap_or(usize::MAX), warnings)
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MACHINE: Machine = Machine { nofile: 1024, cpus: 2, ports: Some((32768, 60999)) };
+
+    fn opts(change: impl FnOnce(&mut Opts)) -> Opts {
+        let mut opts = Opts::default();
+        change(&mut opts);
+        opts
+    }
+
+    #[test]
+    fn a_burst_beyond_the_descriptors_is_refused_by_name() {
+        let opts = opts(|o| o.arrivals = "burst:1000/1s".parse().expect("a burst"));
+        let error = Plan::new(opts, &MACHINE).expect_err("1000 + 128 > 1024");
+        assert!(error.is_requirement());
+        assert!(error.to_string().starts_with("arrivals burst:1000/1s needs 1128 descriptors"), "{error}");
+    }
+
+    #[test]
+    fn a_worst_case_beyond_the_descriptors_is_a_warning() {
+        let plan = Plan::new(Opts::default(), &MACHINE).expect("1000/s with a deadline of 5 s");
+        assert_eq!(plan.max_in_flight, 896);
+        assert_eq!(plan.warnings().len(), 1);
+        assert!(plan.warnings()[0].cause.contains("5001 attempts"), "{:?}", plan.warnings());
+        let roomy = Plan::new(Opts::default(), &Machine { nofile: 20_000, ..MACHINE }).expect("fits");
+        assert!(roomy.warnings().is_empty());
+    }
+
+    #[test]
+    fn only_a_port_the_kernel_may_pick_can_meet_itself() {
+        let plan = Plan::new(Opts::default(), &MACHINE).expect("valid");
+        assert!(!plan.self_connect_possible);
+        let opts = opts(|o| o.target = "127.0.0.1:40000".parse().expect("a target"));
+        assert!(Plan::new(opts, &MACHINE).expect("valid").self_connect_possible);
+    }
+}

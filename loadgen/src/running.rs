@@ -1,0 +1,233 @@
+//! A running load generator: its workers, and the handle that starts, reads and ends them.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kernel::process::monotonic_ns;
+use telemetry::Stop;
+use telemetry::counter::Padded;
+use telemetry::namespace::{Detail, NamespaceReader};
+use thiserror::Error;
+
+use crate::arrivals::{Arrivals, mean_rate};
+use crate::plan::Plan;
+use crate::snapshot::{PhaseCounts, Snapshot};
+use crate::worker::{Counts, Worker};
+
+/// Why a generator could not start.
+#[derive(Debug, Error)]
+#[error("cannot start {what}: {source}")]
+pub struct StartError {
+    /// What was to be started.
+    pub what: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Arc<Plan>,
+    counts: Vec<Arc<Padded<Counts>>>,
+    origin: AtomicU64,
+    stop: Stop,
+    namespace: Mutex<NamespaceReader>,
+    running: Mutex<usize>,
+    done: Condvar,
+}
+
+/// A generator whose workers wait for the start, or run. Dropping it ends the load.
+#[derive(Debug)]
+pub struct Generator {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Reads a running generator from any thread.
+#[derive(Clone, Debug)]
+pub struct Observer(Arc<Shared>);
+
+/// Where workers wait for the start: `None` until it is known.
+#[derive(Debug, Default)]
+struct Gate {
+    origin: Mutex<Option<u64>>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self, origin: u64) {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) -> u64 {
+        let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match *origin {
+                Some(origin) => return origin,
+                None => origin = self.opened.wait(origin).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Generator {
+    /// Starts the workers, all in the calling thread's network namespace. Nothing is sent before
+    /// [`Generator::begin`].
+    ///
+    /// # Errors
+    /// When a thread or a descriptor of the generator's own cannot be had.
+    pub fn prepare(plan: Plan) -> Result<Self, StartError> {
+        let plan = Arc::new(plan);
+        let stop = Stop::new();
+        let counts: Vec<_> = (0..plan.workers).map(|_| Arc::new(Padded(Counts::new()))).collect();
+        let shared = Arc::new(Shared {
+            plan: Arc::clone(&plan),
+            counts: counts.clone(),
+            origin: AtomicU64::new(0),
+            stop: stop.clone(),
+            namespace: Mutex::new(NamespaceReader::open()),
+            running: Mutex::new(plan.workers),
+            done: Condvar::new(),
+        });
+        let gate = Arc::new(Gate::default());
+        let mut generator = Self { shared: Arc::clone(&shared), gate: Arc::clone(&gate), threads: Vec::new() };
+        let stream = Arrivals::new(plan.opts.arrivals, plan.opts.rate, plan.opts.seed);
+        for (index, counts) in counts.into_iter().enumerate() {
+            let arrivals = stream.clone().shard(index, plan.workers);
+            let share = share(plan.max_in_flight, index, plan.workers);
+            let worker = Worker::new(Arc::clone(&plan), counts, arrivals, share, stop.clone())
+                .map_err(|source| StartError { what: "a worker", source })?;
+            let (gate, shared) = (Arc::clone(&gate), Arc::clone(&shared));
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let result = worker.run(gate.wait());
+                    *shared.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+                    shared.done.notify_all();
+                    result
+                })
+                .map_err(|source| StartError { what: "a worker", source })?;
+            generator.threads.push(thread);
+        }
+        Ok(generator)
+    }
+
+    /// Plans the first arrival at `origin_ns` (`CLOCK_MONOTONIC`).
+    pub fn begin(&self, origin_ns: u64) {
+        self.shared.origin.store(origin_ns, Ordering::Release);
+        self.gate.open(origin_ns);
+    }
+
+    /// Issues no more; attempts in flight go on to their verdicts, at most one deadline long.
+    pub fn stop_issuing(&self) {
+        self.shared.stop.request();
+    }
+
+    /// Waits until all attempts have their verdicts, at most `limit`. True when they have.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let (running, _) = self
+            .shared
+            .done
+            .wait_timeout_while(running, limit, |running| *running > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *running == 0
+    }
+
+    /// A handle that reads from any thread.
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::clone(&self.shared))
+    }
+
+    /// Waits for the last verdict and returns the last snapshot.
+    ///
+    /// # Errors
+    /// When a worker's event loop failed: its counts are not complete.
+    pub fn finish(mut self) -> Result<Snapshot, StartError> {
+        self.join()?;
+        Ok(self.observer().snapshot(Detail::Full))
+    }
+
+    fn join(&mut self) -> Result<(), StartError> {
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
+            if let Err(source) = ended {
+                result = Err(StartError { what: "a worker's event loop", source });
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        self.shared.stop.request();
+        self.gate.open(monotonic_ns());
+        let _ = self.join();
+    }
+}
+
+/// Part `index` of `total` in `parts` parts that add up.
+fn share(total: usize, index: usize, parts: usize) -> usize {
+    (total / parts + usize::from(index < total % parts)).max(1)
+}
+
+impl Observer {
+    /// Reads the books.
+    pub fn snapshot(&self, detail: Detail) -> Snapshot {
+        let shared = &*self.0;
+        let plan = &shared.plan;
+        let finished = *shared.running.lock().unwrap_or_else(PoisonError::into_inner) == 0;
+        let [mut warm_up, mut measured] = [PhaseCounts::default(), PhaseCounts::default()];
+        let (mut connecting, mut confirming) = (0, 0);
+        for counts in &shared.counts {
+            counts.phases[0].add_to(&mut warm_up);
+            counts.phases[1].add_to(&mut measured);
+            connecting += counts.connecting.get();
+            confirming += counts.confirming.get();
+        }
+        let mut namespace = shared.namespace.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = namespace.read(detail);
+        let origin_ns = shared.origin.load(Ordering::Acquire);
+        let active = origin_ns > 0 && !finished && !shared.stop.is_requested();
+        Snapshot {
+            opts: plan.opts.clone(),
+            target: plan.target,
+            workers: plan.workers,
+            warnings: plan.warnings().to_vec(),
+            monotonic_ns: monotonic_ns(),
+            origin_ns,
+            warm_up,
+            measured,
+            connecting,
+            confirming,
+            finished,
+            target_rate: if active { mean_rate(plan.opts.arrivals, plan.opts.rate) } else { 0.0 },
+            ports_available: ports_available(plan, &kernel.tcp_sockets),
+            closing: namespace.closing_towards(plan.target.port()),
+            kernel,
+        }
+    }
+}
+
+fn ports_available(plan: &Plan, sockets: &std::collections::BTreeMap<String, u64>) -> u64 {
+    let used: u64 = sockets.iter().filter(|(state, _)| *state != "listen").map(|(_, count)| count).sum();
+    let range = plan.ports.map_or(0, |(low, high)| u64::from(high.saturating_sub(low)) + 1);
+    range.saturating_sub(used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn shares_add_up() {
+        assert_eq!((0..3).map(|i| share(10, i, 3)).collect::<Vec<_>>(), [4, 3, 3]);
+        assert_eq!(share(1, 1, 2), 1);
+    }
+}

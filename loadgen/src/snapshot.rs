@@ -1,0 +1,139 @@
+//! The generator's books at one instant. Snapshots are data: exposition, ledger and reports are functions of
+//! them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use telemetry::Warning;
+use telemetry::histogram::HistogramSnapshot;
+use telemetry::namespace::Reading;
+
+use crate::opts::Opts;
+use crate::verdict::Verdict;
+
+/// Everything known of a load generator. Times are nanoseconds, counts cumulative since the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Snapshot {
+    /// The options it runs with.
+    pub opts: Opts,
+    /// The address attempts go to.
+    pub target: SocketAddr,
+    /// Threads that open connections.
+    pub workers: usize,
+    /// What deserves attention.
+    pub warnings: Vec<Warning>,
+    /// `CLOCK_MONOTONIC` at the reading, ns.
+    pub monotonic_ns: u64,
+    /// `CLOCK_MONOTONIC` of the start, ns; 0 before it.
+    pub origin_ns: u64,
+    /// Attempts planned in the warm-up.
+    pub warm_up: PhaseCounts,
+    /// Attempts planned in the measured phase: the cohort.
+    pub measured: PhaseCounts,
+    /// Attempts whose SYN is out and unanswered.
+    pub connecting: u64,
+    /// Attempts connected that wait for the server's first byte.
+    pub confirming: u64,
+    /// Has every planned attempt its verdict and every socket been closed?
+    pub finished: bool,
+    /// Attempts per second planned now.
+    pub target_rate: f64,
+    /// Local ports the kernel may pick from that no socket of this namespace uses.
+    pub ports_available: u64,
+    /// Sockets of this namespace towards the target that still owe or are owed a FIN (`FIN_WAIT1`, `CLOSING`,
+    /// `LAST_ACK`).
+    pub closing: u64,
+    /// What the kernel knows of the generator's network namespace and process.
+    pub kernel: Reading,
+}
+
+/// What became of the attempts planned in one phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PhaseCounts {
+    /// Arrivals that came due.
+    pub planned: u64,
+    /// Attempts for which connect(2) was called.
+    pub issued: u64,
+    /// Issued attempts that failed before a SYN left (no port, no route, local policy).
+    pub before_syn: u64,
+    /// Attempts the client saw established.
+    pub established: u64,
+    /// Attempts for which connect(2) itself gave ECONNRESET: established in the kernel, then reset.
+    pub reset_at_connect: u64,
+    /// Attempts counted unserved because the server closed without a byte.
+    pub closed_without_byte: u64,
+    /// SYNs retransmitted by established attempts.
+    pub syn_retransmits: u64,
+    /// How attempts ended; every verdict is present.
+    pub verdicts: BTreeMap<Verdict, u64>,
+    /// The verdict `other` by errno number.
+    pub other_errnos: BTreeMap<String, u64>,
+    /// issued − planned.
+    pub lag: HistogramSnapshot,
+    /// established − planned.
+    pub connect_latency: HistogramSnapshot,
+    /// established − issued, by SYN retransmits 0, 1, 2, 3 and more.
+    pub connect_service: Vec<HistogramSnapshot>,
+    /// first byte − planned.
+    pub confirm_latency: HistogramSnapshot,
+    /// first byte − issued: what a generator that forgives a stall would report.
+    pub confirm_service: HistogramSnapshot,
+}
+
+impl PhaseCounts {
+    /// Attempts that ended with `verdict`.
+    pub fn verdict(&self, verdict: Verdict) -> u64 {
+        self.verdicts.get(&verdict).copied().unwrap_or(0)
+    }
+
+    /// Attempts that have a verdict.
+    pub fn concluded(&self) -> u64 {
+        self.verdicts.values().sum()
+    }
+
+    /// Adds another phase or another run.
+    pub fn absorb(&mut self, other: &Self) {
+        self.planned += other.planned;
+        self.issued += other.issued;
+        self.before_syn += other.before_syn;
+        self.established += other.established;
+        self.reset_at_connect += other.reset_at_connect;
+        self.closed_without_byte += other.closed_without_byte;
+        self.syn_retransmits += other.syn_retransmits;
+        for (verdict, count) in &other.verdicts {
+            *self.verdicts.entry(*verdict).or_default() += count;
+        }
+        for (errno, count) in &other.other_errnos {
+            *self.other_errnos.entry(errno.clone()).or_default() += count;
+        }
+        self.lag.merge(&other.lag);
+        self.connect_latency.merge(&other.connect_latency);
+        let classes = self.connect_service.len().max(other.connect_service.len());
+        self.connect_service.resize_with(classes, HistogramSnapshot::default);
+        for (mine, theirs) in self.connect_service.iter_mut().zip(&other.connect_service) {
+            mine.merge(theirs);
+        }
+        self.confirm_latency.merge(&other.confirm_latency);
+        self.confirm_service.merge(&other.confirm_service);
+    }
+}
+
+impl Snapshot {
+    /// Warm-up and measured phase together.
+    pub fn whole(&self) -> PhaseCounts {
+        let mut whole = self.warm_up.clone();
+        whole.absorb(&self.measured);
+        whole
+    }
+
+    /// Adds the cumulative counts of a finished generator and keeps this one's gauges: what a scrape shows
+    /// over many trials never goes down.
+    pub fn absorb(&mut self, finished: &Self) {
+        self.warm_up.absorb(&finished.warm_up);
+        self.measured.absorb(&finished.measured);
+        self.kernel.net = self.kernel.net.plus(&finished.kernel.net);
+    }
+}

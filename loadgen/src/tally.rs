@@ -1,0 +1,87 @@
+//! The counters of one worker in one phase. Written by its worker only; read at any time, exact once the
+//! worker is done.
+
+use telemetry::counter::Counter;
+use telemetry::histogram::Histogram;
+
+use crate::snapshot::PhaseCounts;
+use crate::verdict::Verdict;
+
+/// Retransmitted SYNs told apart: 0, 1, 2, 3 and more.
+pub(crate) const RETRANSMIT_CLASSES: usize = 4;
+
+/// errno values of Linux are below this (EHWPOISON is 133).
+const ERRNOS: usize = 134;
+
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) planned: Counter,
+    pub(crate) issued: Counter,
+    pub(crate) before_syn: Counter,
+    pub(crate) established: Counter,
+    pub(crate) reset_at_connect: Counter,
+    pub(crate) closed_without_byte: Counter,
+    pub(crate) syn_retransmits: Counter,
+    verdicts: [Counter; Verdict::ALL.len()],
+    others: [Counter; ERRNOS],
+    pub(crate) lag: Histogram,
+    pub(crate) connect_latency: Histogram,
+    pub(crate) connect_service: [Histogram; RETRANSMIT_CLASSES],
+    pub(crate) confirm_latency: Histogram,
+    pub(crate) confirm_service: Histogram,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            planned: Counter::default(),
+            issued: Counter::default(),
+            before_syn: Counter::default(),
+            established: Counter::default(),
+            reset_at_connect: Counter::default(),
+            closed_without_byte: Counter::default(),
+            syn_retransmits: Counter::default(),
+            verdicts: Default::default(),
+            others: std::array::from_fn(|_| Counter::default()),
+            lag: Histogram::new(),
+            connect_latency: Histogram::new(),
+            connect_service: std::array::from_fn(|_| Histogram::new()),
+            confirm_latency: Histogram::new(),
+            confirm_service: Histogram::new(),
+        }
+    }
+
+    pub(crate) fn conclude(&self, verdict: Verdict) {
+        self.verdicts[verdict as usize].add(1);
+    }
+
+    pub(crate) fn other(&self, errno: i32) {
+        let index = usize::try_from(errno).unwrap_or(0).min(ERRNOS - 1);
+        self.others[index].add(1);
+    }
+
+    /// Adds what this worker counted to `sum`.
+    pub(crate) fn add_to(&self, sum: &mut PhaseCounts) {
+        sum.planned += self.planned.get();
+        sum.issued += self.issued.get();
+        sum.before_syn += self.before_syn.get();
+        sum.established += self.established.get();
+        sum.reset_at_connect += self.reset_at_connect.get();
+        sum.closed_without_byte += self.closed_without_byte.get();
+        sum.syn_retransmits += self.syn_retransmits.get();
+        for (verdict, count) in Verdict::ALL.iter().zip(&self.verdicts) {
+            *sum.verdicts.entry(*verdict).or_default() += count.get();
+        }
+        for (errno, count) in self.others.iter().enumerate().filter(|(_, count)| count.get() > 0) {
+            *sum.other_errnos.entry(errno.to_string()).or_default() += count.get();
+        }
+        sum.lag.merge(&self.lag.snapshot());
+        sum.connect_latency.merge(&self.connect_latency.snapshot());
+        sum.connect_service.resize_with(RETRANSMIT_CLASSES, Default::default);
+        for (sum, mine) in sum.connect_service.iter_mut().zip(&self.connect_service) {
+            sum.merge(&mine.snapshot());
+        }
+        sum.confirm_latency.merge(&self.confirm_latency.snapshot());
+        sum.confirm_service.merge(&self.confirm_service.snapshot());
+    }
+}

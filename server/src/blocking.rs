@@ -1,0 +1,26 @@
+//! The blocking engine: one accept4(2) per connection, asleep in the kernel in between. Waiters of one
+//! listener are woken one at a time in the order they came (`inet_csk_accept`, exclusive wait).
+//!
+//! Nothing but a signal ends a blocking accept without touching the queue (shutdown(2) on the listener would
+//! reset every connection in it), so whoever stops this engine interrupts its thread until it is gone.
+
+use std::io;
+
+use crate::acceptor::{Accepted, Acceptor};
+
+/// Runs until the acceptor is told to stop and its thread is interrupted.
+pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
+    while !acceptor.stop.is_requested() {
+        acceptor.sit_out_stall();
+        let waiting = acceptor.sample() > 0;
+        match acceptor.accept(waiting) {
+            Accepted::One => {
+                acceptor.tally.wakeups_work.add(1);
+                acceptor.tally.batch.record(1);
+            }
+            Accepted::Nothing => acceptor.tally.wakeups_empty.add(1),
+            Accepted::Retry => {}
+        }
+    }
+    Ok(())
+}

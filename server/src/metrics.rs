@@ -1,0 +1,67 @@
+//! The server's metrics: their names, labels and help in one place, and how a [`Snapshot`] becomes samples.
+
+use telemetry::exposition::{Bounds, Families, Scale};
+use telemetry::standard;
+
+use crate::acceptor::ERRNOS;
+use crate::snapshot::Snapshot;
+
+telemetry::metrics! {
+    ACCEPTS = Counter "server_accepts_total" ["acceptor"] "Connections accepted (accept4 successes).";
+    ACCEPT_ERRORS = Counter "server_accept_errors_total" ["acceptor", "errno"] "accept4 errors by errno.";
+    ACCEPT_WAKEUPS = Counter "server_accept_wakeups_total" ["acceptor", "result"] "Wake-ups of an acceptor that found work, or found the queue empty (another acceptor was faster).";
+    ACCEPT_BATCH = Histogram "server_accept_batch_connections" [] "Connections taken per wake-up.";
+    QUEUE_WAIT = Histogram "server_accept_queue_wait_seconds" ["source"] "Time a connection spent in the accept queue; source tcp-info has steps of the kernel's tick.";
+    DEAD_ON_ACCEPT = Counter "server_connections_dead_on_accept_total" [] "Connections already reset by the peer when accepted; each held a slot of the accept queue.";
+    LATE_HANDSHAKES = Counter "server_late_handshakes_total" [] "Connections accepted whose SYN-ACK had been retransmitted: phantoms that got in after all.";
+    GREETINGS = Counter "server_greetings_total" [] "Greetings handed to the kernel.";
+    OPEN_CONNECTIONS = Gauge "server_open_connections" [] "Connections accepted and not closed.";
+    CLOSED = Counter "server_connections_closed_total" ["reason"] "Connections closed, by reason.";
+    SAMPLER_CPU = Counter "server_sampler_cpu_seconds_total" [] "CPU time of the thread that samples the queues.";
+    DEPTH = Gauge "listener_accept_queue_depth" ["listener"] "Connections waiting in the accept queue (tcpi_unacked of the listener).";
+    LIMIT = Gauge "listener_accept_queue_limit" ["listener"] "Queue limit as read back from the kernel (tcpi_sacked): min(backlog, somaxconn) at listen(2). The queue holds one more.";
+    MAX = Gauge "listener_accept_queue_max" ["listener"] "Deepest accept queue since the last scrape.";
+    BACKLOG = Gauge "listener_backlog_requested" ["listener"] "The backlog argument given to listen(2).";
+    FILL = Histogram "listener_accept_queue_fill_ratio" [] "Sampled depth / capacity of the accept queue: time at each fill level. Full is exactly 1.";
+    FULL = Counter "listener_full_seconds_total" ["listener"] "Time the accept queue was full.";
+    DROPS = Counter "listener_drops_total" ["listener"] "Packets dropped by the listener (sk_drops); an ACK-stage drop of a request socket counts twice.";
+    DESTROYED = Counter "listener_destroyed_total" ["listener"] "Connections reset in the accept queue because the listener was closed during the run.";
+    SYN_QUEUE_DEPTH = Gauge "listener_syn_queue_depth" [] "Request sockets in SYN_RECV towards the server's ports in this network namespace.";
+}
+
+/// Adds everything a server exposes.
+pub fn expose(snapshot: &Snapshot, families: &mut Families) {
+    for (index, acceptor) in snapshot.acceptors.iter().enumerate() {
+        let index = index.to_string();
+        families.counter(&ACCEPTS, &[&index], acceptor.accepts);
+        for errno in ERRNOS {
+            let count = acceptor.errors.get(errno).copied().unwrap_or(0);
+            families.counter(&ACCEPT_ERRORS, &[&index, errno], count);
+        }
+        families.counter(&ACCEPT_WAKEUPS, &[&index, "work"], acceptor.wakeups_work);
+        families.counter(&ACCEPT_WAKEUPS, &[&index, "empty"], acceptor.wakeups_empty);
+    }
+    families.histogram(&ACCEPT_BATCH, &[], &snapshot.batch, Bounds::Count, Scale::Plain);
+    families.histogram(&QUEUE_WAIT, &["tcp-info"], &snapshot.wait, Bounds::Latency, Scale::Seconds);
+    families.counter(&DEAD_ON_ACCEPT, &[], snapshot.total(|a| a.dead_on_accept));
+    families.counter(&LATE_HANDSHAKES, &[], snapshot.total(|a| a.late_handshakes));
+    families.counter(&GREETINGS, &[], snapshot.total(|a| a.greetings));
+    families.gauge(&OPEN_CONNECTIONS, &[], snapshot.total(super::AcceptorCounts::open) as f64);
+    families.counter(&CLOSED, &["server"], snapshot.total(|a| a.closed_by_server));
+    families.counter(&CLOSED, &["reset"], snapshot.total(|a| a.closed_by_reset));
+    families.counter(&CLOSED, &["error"], snapshot.total(|a| a.closed_on_error));
+    families.counter_seconds(&SAMPLER_CPU, &[], snapshot.sampler_cpu_ns);
+    for (index, listener) in snapshot.listeners.iter().enumerate() {
+        let index = index.to_string();
+        families.gauge(&DEPTH, &[&index], listener.depth as f64);
+        families.gauge(&LIMIT, &[&index], f64::from(listener.limit));
+        families.gauge(&MAX, &[&index], listener.deepest_since_scrape as f64);
+        families.gauge(&BACKLOG, &[&index], f64::from(listener.backlog_requested));
+        families.counter_seconds(&FULL, &[&index], listener.full_ns);
+        families.counter(&DROPS, &[&index], listener.drops);
+        families.counter(&DESTROYED, &[&index], listener.destroyed);
+    }
+    families.histogram(&FILL, &[], &snapshot.fill, Bounds::Fill, Scale::Fill);
+    families.gauge(&SYN_QUEUE_DEPTH, &[], snapshot.syn_recv as f64);
+    standard::namespace(families, &snapshot.kernel);
+}

@@ -1,0 +1,171 @@
+//! The server's books at one instant: what was asked, what the kernel made of it, and every count since the
+//! start. Snapshots are data: exposition, ledger and reports are functions of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use telemetry::Warning;
+use telemetry::histogram::HistogramSnapshot;
+use telemetry::namespace::Reading;
+
+use crate::opts::Opts;
+
+/// Everything known of a server. Times are monotonic nanoseconds, counts cumulative since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Snapshot {
+    /// The options it runs with.
+    pub opts: Opts,
+    /// What deserves attention, e.g. a capped backlog.
+    pub warnings: Vec<Warning>,
+    /// `CLOCK_MONOTONIC` at the reading, ns.
+    pub monotonic_ns: u64,
+    /// One entry per listening socket, in the order of their listen(2) calls.
+    pub listeners: Vec<ListenerCounts>,
+    /// One entry per acceptor.
+    pub acceptors: Vec<AcceptorCounts>,
+    /// Connections taken per wake-up.
+    pub batch: HistogramSnapshot,
+    /// Time in the accept queue, ns, in steps of the kernel's tick (source: `tcpi_last_data_sent` at accept).
+    pub wait: HistogramSnapshot,
+    /// Sampled depth / capacity in [`FILL_PARTS`](telemetry::histogram::FILL_PARTS).
+    pub fill: HistogramSnapshot,
+    /// Request sockets in `SYN_RECV` towards the server's ports.
+    pub syn_recv: u64,
+    /// What the kernel knows of the server's network namespace and process.
+    pub kernel: Reading,
+    /// CPU time spent by the sampling thread, ns.
+    pub sampler_cpu_ns: u64,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ListenerCounts {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The argument given to listen(2).
+    pub backlog_requested: u32,
+    /// The queue limit as read back from the kernel; the queue holds one more.
+    pub limit: u32,
+    /// Connections in the accept queue now.
+    pub depth: u64,
+    /// Deepest seen since the start.
+    pub deepest: u64,
+    /// Deepest seen since the last scrape.
+    pub deepest_since_scrape: u64,
+    /// Time spent full, ns, by the sampling thread's ticks.
+    pub full_ns: u64,
+    /// `sk_drops`, widened over u32 wraps.
+    pub drops: u64,
+    /// Connections in the queue when accepting stopped for good.
+    pub left: u64,
+    /// Connections in the queue when the listener was closed during the run: reset by the kernel.
+    pub destroyed: u64,
+    /// Was it closed during the run?
+    pub retired: bool,
+}
+
+/// What one acceptor did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AcceptorCounts {
+    /// accept4 successes.
+    pub accepts: u64,
+    /// Wake-ups that found a connection.
+    pub wakeups_work: u64,
+    /// Wake-ups that found none: another acceptor was faster.
+    pub wakeups_empty: u64,
+    /// accept4 errors by errno name; only those that happened.
+    pub errors: BTreeMap<String, u64>,
+    /// Connections already reset by the peer when accepted.
+    pub dead_on_accept: u64,
+    /// Connections accepted whose SYN-ACK had been retransmitted: phantoms that got in after all.
+    pub late_handshakes: u64,
+    /// Greetings handed to the kernel.
+    pub greetings: u64,
+    /// Connections closed by close(2).
+    pub closed_by_server: u64,
+    /// Connections closed with a RST on purpose.
+    pub closed_by_reset: u64,
+    /// Connections closed because sending to them failed.
+    pub closed_on_error: u64,
+}
+
+impl AcceptorCounts {
+    /// Connections accepted and not closed yet.
+    pub fn open(&self) -> u64 {
+        self.accepts
+            .saturating_sub(self.closed_by_server + self.closed_by_reset + self.closed_on_error)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.accepts += other.accepts;
+        self.wakeups_work += other.wakeups_work;
+        self.wakeups_empty += other.wakeups_empty;
+        for (errno, count) in &other.errors {
+            *self.errors.entry(errno.clone()).or_default() += count;
+        }
+        self.dead_on_accept += other.dead_on_accept;
+        self.late_handshakes += other.late_handshakes;
+        self.greetings += other.greetings;
+        self.closed_by_server += other.closed_by_server;
+        self.closed_by_reset += other.closed_by_reset;
+        self.closed_on_error += other.closed_on_error;
+    }
+}
+
+impl Snapshot {
+    /// A sum over the acceptors.
+    pub fn total(&self, count: impl Fn(&AcceptorCounts) -> u64) -> u64 {
+        self.acceptors.iter().map(count).sum()
+    }
+
+    /// Connections accepted by all acceptors.
+    pub fn accepted(&self) -> u64 {
+        self.total(|acceptor| acceptor.accepts)
+    }
+
+    /// Connections left in the accept queues when accepting stopped.
+    pub fn left(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.left).sum()
+    }
+
+    /// Connections destroyed with a listener closed during the run.
+    pub fn destroyed(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.destroyed).sum()
+    }
+
+    /// Connections in the accept queues now.
+    pub fn depth(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.depth).sum()
+    }
+
+    /// Adds the cumulative counts of a finished server, acceptor by acceptor and listener by listener, and
+    /// keeps this one's gauges: what a scrape shows over many trials never goes down.
+    pub fn absorb(&mut self, finished: &Self) {
+        let acceptors = self.acceptors.len().max(finished.acceptors.len());
+        self.acceptors.resize_with(acceptors, AcceptorCounts::default);
+        for (mine, theirs) in self.acceptors.iter_mut().zip(&finished.acceptors) {
+            mine.absorb(theirs);
+        }
+        for (index, theirs) in finished.listeners.iter().enumerate() {
+            match self.listeners.get_mut(index) {
+                Some(mine) => {
+                    mine.full_ns += theirs.full_ns;
+                    mine.drops += theirs.drops;
+                    mine.left += theirs.left;
+                    mine.destroyed += theirs.destroyed;
+                    mine.deepest = mine.deepest.max(theirs.deepest);
+                }
+                None => self.listeners.push(ListenerCounts { depth: 0, ..theirs.clone() }),
+            }
+        }
+        self.batch.merge(&finished.batch);
+        self.wait.merge(&finished.wait);
+        self.fill.merge(&finished.fill);
+        self.kernel.net = self.kernel.net.plus(&finished.kernel.net);
+        self.sampler_cpu_ns += finished.sampler_cpu_ns;
+    }
+}
