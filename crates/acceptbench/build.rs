@@ -24,13 +24,12 @@ fn revision(git: &Path) -> Option<String> {
             if file.exists() {
                 println!("cargo::rerun-if-changed={}", file.display());
             }
-            match fs::read_to_string(file) {
-                Ok(commit) => commit.trim().to_owned(),
-                Err(_) => {
-                    let packed = fs::read_to_string(git.join("packed-refs")).ok()?;
-                    packed.lines().find_map(|line| line.strip_suffix(name))?.trim().to_owned()
-                }
-            }
+            let loose = fs::read_to_string(file).ok();
+            let packed = || {
+                let references = fs::read_to_string(git.join("packed-refs")).ok()?;
+                references.lines().find_map(|line| line.strip_suffix(name)).map(str::to_owned)
+            };
+            loose.or_else(packed)?.trim().to_owned()
         }
     };
     commit.get(..12).map(str::to_owned)

@@ -38,7 +38,11 @@ impl Iterator for Arrivals {
     fn next(&mut self) -> Option<u64> {
         let index = self.index;
         self.index += 1;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates after 584 years")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative; saturates after 584 years"
+        )]
         let ns = match self.kind {
             ArrivalKind::Constant => (index as f64 * 1e9 / self.rate).round() as u64,
             ArrivalKind::Poisson => {

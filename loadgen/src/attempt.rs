@@ -8,7 +8,8 @@ use std::time::Duration;
 use kernel::sockopt::{self, TcpState};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketFlags, SocketType, connect, getpeername, getsockname, ipproto, recv, socket_with, sockopt as rx,
+    AddressFamily, RecvFlags, SocketFlags, SocketType, connect, getpeername, getsockname, ipproto, recv, socket_with,
+    sockopt as rx,
 };
 
 use crate::opts::Close;
@@ -61,10 +62,12 @@ pub(crate) enum Read {
 /// Opens a socket. Apart from [`start`], so that the clock can be read between the two.
 pub(crate) fn open(target: SocketAddr) -> Result<OwnedFd, NotIssued> {
     let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, Some(ipproto::TCP)).map_err(|errno| {
-        let verdict = if matches!(errno, Errno::MFILE | Errno::NFILE) { Verdict::NoFds } else { Verdict::Other };
-        NotIssued { verdict, errno, called: false }
-    })
+    socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, Some(ipproto::TCP)).map_err(
+        |errno| {
+            let verdict = if matches!(errno, Errno::MFILE | Errno::NFILE) { Verdict::NoFds } else { Verdict::Other };
+            NotIssued { verdict, errno, called: false }
+        },
+    )
 }
 
 /// connect(2), non-blocking. An error here is one from before the SYN: the answer to a SYN, even on loopback,
@@ -100,9 +103,8 @@ impl Attempt {
         match recv(&self.socket, &mut byte, RecvFlags::empty()) {
             Ok((0, _)) => Read::End,
             Ok(_) => Read::Byte,
-            Err(Errno::AGAIN | Errno::INTR) => Read::NotYet,
-            // A socket that is not connected yet.
-            Err(Errno::NOTCONN) => Read::NotYet,
+            // ENOTCONN: the handshake is not over.
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => Read::NotYet,
             Err(errno) => Read::Failed(errno),
         }
     }
@@ -149,4 +151,3 @@ impl AsFd for Attempt {
         self.socket.as_fd()
     }
 }
-

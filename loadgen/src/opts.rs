@@ -30,7 +30,7 @@ pub struct Opts {
     /// How long an attempt may take from the instant it was issued.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_DEADLINE", value_name = "TIME", default_value_t = Opts::default().deadline)]
     pub deadline: Span,
-    /// How a finished attempt's socket is closed: reset (RST, leaves no TIME_WAIT) or fin.
+    /// How a finished attempt's socket is closed: reset (RST, leaves no `TIME_WAIT`) or fin.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_CLOSE", value_name = "HOW", default_value_t = Opts::default().close)]
     pub close: Close,
     /// How long attempts are planned after the warm-up, or `forever`.
@@ -98,7 +98,9 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<NonZeroU16Port>().is_ok() => Ok(Self(text.to_owned())),
+            Some((host, port)) if !host.is_empty() && port.parse::<NonZeroU16Port>().is_ok() => {
+                Ok(Self(text.to_owned()))
+            }
             _ => Err(ParseUnitError::new(format!(
                 "`{text}` is no target; write HOST:PORT, e.g. 127.0.0.1:9700 or [::1]:9700"
             ))),
@@ -136,13 +138,16 @@ impl FromStr for ArrivalKind {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unknown = || {
-            ParseUnitError::new(format!("`{text}` is no arrival process; use constant, poisson or burst:N/D, e.g. burst:400/500ms"))
+            ParseUnitError::new(format!(
+                "`{text}` is no arrival process; use constant, poisson or burst:N/D, e.g. burst:400/500ms"
+            ))
         };
         match text {
             "constant" => Ok(Self::Constant),
             "poisson" => Ok(Self::Poisson),
             _ => {
-                let (size, every) = text.strip_prefix("burst:").and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
+                let (size, every) =
+                    text.strip_prefix("burst:").and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
                 let size = size.parse().map_err(|_| unknown())?;
                 let every: Span = every.parse()?;
                 if every.as_ns() == 0 {
@@ -179,7 +184,7 @@ pub enum Confirm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Close {
-    /// `SO_LINGER {1, 0}`: a RST, no TIME_WAIT, the port is free at once.
+    /// `SO_LINGER {1, 0}`: a RST, no `TIME_WAIT`, the port is free at once.
     Reset,
     /// close(2): a FIN.
     Fin,
@@ -247,10 +252,9 @@ impl FromStr for AutoCount {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => text
-                .parse()
-                .map(Self::Exactly)
-                .map_err(|_| ParseUnitError::new(format!("`{text}` is no count; use auto or a whole number of 1 or more"))),
+            _ => text.parse().map(Self::Exactly).map_err(|_| {
+                ParseUnitError::new(format!("`{text}` is no count; use auto or a whole number of 1 or more"))
+            }),
         }
     }
 }

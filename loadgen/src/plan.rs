@@ -120,7 +120,9 @@ pub fn check(opts: &Opts) -> Result<(), PlanError> {
 pub fn check_descriptors(opts: &Opts, nofile: u64) -> Result<(), PlanError> {
     let (what, count, fix) = match opts.max_in_flight {
         AutoCount::Exactly(n) => (format!("max-in-flight {n}"), n.get(), "max-in-flight"),
-        AutoCount::Auto => (format!("arrivals {}", opts.arrivals), simultaneous(opts.arrivals), "the burst or set max-in-flight"),
+        AutoCount::Auto => {
+            (format!("arrivals {}", opts.arrivals), simultaneous(opts.arrivals), "the burst or set max-in-flight")
+        }
     };
     let needed = u64::from(count) + RESERVED_FDS;
     if needed > nofile {
@@ -221,7 +223,6 @@ fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
     }
     (usize::try_from(bound).unwrap_or(usize::MAX), warnings)
 }
-
 
 #[cfg(test)]
 mod tests {

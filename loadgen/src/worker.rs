@@ -335,6 +335,9 @@ fn verdict_with_errno(verdict: Verdict, errno: Errno) -> (Verdict, Option<Errno>
 
 impl<I: Iterator<Item = u64>> std::fmt::Debug for Worker<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("stop_fd", &self.stop_fd).field("in_flight", &self.in_flight()).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("stop_fd", &self.stop_fd)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }

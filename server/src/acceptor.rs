@@ -153,7 +153,7 @@ impl Acceptor {
         match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(connection) => {
                 self.tally.accepts.add(1);
-                self.admit(connection, back_to_back);
+                self.admit(&connection, back_to_back);
                 Accepted::One
             }
             Err(Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
@@ -164,8 +164,8 @@ impl Acceptor {
         }
     }
 
-    fn admit(&mut self, connection: OwnedFd, back_to_back: bool) {
-        if let Ok(info) = sockopt::tcp_info(&connection) {
+    fn admit(&mut self, connection: &OwnedFd, back_to_back: bool) {
+        if let Ok(info) = sockopt::tcp_info(connection) {
             if info.state == TcpState::Close {
                 self.tally.dead_on_accept.add(1);
             }
@@ -179,7 +179,7 @@ impl Acceptor {
         }
         self.service.spend(back_to_back, self.stop_fd.as_fd());
         match self.on_accept {
-            OnAccept::Greet => match send(&connection, GREETING, SendFlags::NOSIGNAL) {
+            OnAccept::Greet => match send(connection, GREETING, SendFlags::NOSIGNAL) {
                 Ok(_) => {
                     self.tally.greetings.add(1);
                     self.tally.closed_by_server.add(1);
@@ -188,7 +188,7 @@ impl Acceptor {
             },
             OnAccept::Close => self.tally.closed_by_server.add(1),
             OnAccept::Reset => {
-                if set_socket_linger(&connection, Some(Duration::ZERO)).is_ok() {
+                if set_socket_linger(connection, Some(Duration::ZERO)).is_ok() {
                     self.tally.closed_by_reset.add(1);
                 } else {
                     self.tally.closed_on_error.add(1);

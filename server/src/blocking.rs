@@ -9,6 +9,7 @@ use std::io;
 use crate::acceptor::{Accepted, Acceptor};
 
 /// Runs until the acceptor is told to stop and its thread is interrupted.
+#[expect(clippy::unnecessary_wraps, reason = "an engine may fail, this one cannot")]
 pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
     while !acceptor.stop.is_requested() {
         acceptor.sit_out_stall();

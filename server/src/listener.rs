@@ -81,11 +81,7 @@ impl Listener {
         socket.bind(&address.into()).map_err(fail("listen on"))?;
         let argument = i32::try_from(backlog).unwrap_or(i32::MAX);
         socket.listen(argument).map_err(fail("listen on"))?;
-        let address = socket
-            .local_addr()
-            .map_err(fail("read back the address of"))?
-            .as_socket()
-            .unwrap_or(address);
+        let address = socket.local_addr().map_err(fail("read back the address of"))?.as_socket().unwrap_or(address);
         Ok(Self { socket, address, backlog })
     }
 

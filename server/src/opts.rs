@@ -187,9 +187,9 @@ impl FromStr for Stall {
     type Err = ParseUnitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (at, lasts) = text
-            .split_once('+')
-            .ok_or_else(|| ParseUnitError::new(format!("`{text}` is no stall; write AT+FOR, e.g. 1s+2s or 0s+forever")))?;
+        let (at, lasts) = text.split_once('+').ok_or_else(|| {
+            ParseUnitError::new(format!("`{text}` is no stall; write AT+FOR, e.g. 1s+2s or 0s+forever"))
+        })?;
         let lasts = if lasts == "forever" { None } else { Some(lasts.parse()?) };
         Ok(Self { at: at.parse()?, lasts })
     }

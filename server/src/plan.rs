@@ -33,7 +33,9 @@ pub enum PlanError {
     #[error("backlog {0} is more than listen(2) takes; the most is {max}", max = i32::MAX)]
     Backlog(u32),
     /// `retire` names a listener that the plan does not make.
-    #[error("retire names listener {listener}, but there are {listeners} (numbered from 0); use reuseport = \"hash\" for one per acceptor")]
+    #[error(
+        "retire names listener {listener}, but there are {listeners} (numbered from 0); use reuseport = \"hash\" for one per acceptor"
+    )]
     Retire {
         /// The index asked for.
         listener: u32,
@@ -60,10 +62,9 @@ impl TryFrom<Opts> for Plan {
         }
         let plan = Self { opts };
         match plan.opts.retire {
-            Some(retire) if retire.listener >= plan.listeners() => Err(PlanError::Retire {
-                listener: retire.listener,
-                listeners: plan.listeners(),
-            }),
+            Some(retire) if retire.listener >= plan.listeners() => {
+                Err(PlanError::Retire { listener: retire.listener, listeners: plan.listeners() })
+            }
             _ => Ok(plan),
         }
     }

@@ -96,8 +96,7 @@ pub struct AcceptorCounts {
 impl AcceptorCounts {
     /// Connections accepted and not closed yet.
     pub fn open(&self) -> u64 {
-        self.accepts
-            .saturating_sub(self.closed_by_server + self.closed_by_reset + self.closed_on_error)
+        self.accepts.saturating_sub(self.closed_by_server + self.closed_by_reset + self.closed_on_error)
     }
 
     fn absorb(&mut self, other: &Self) {

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn errors_become_one_line() {
-        let error = Cli::command().try_get_matches_from(["acceptbench", "server", "--acceptors", "0"]).expect_err("zero");
+        let error =
+            Cli::command().try_get_matches_from(["acceptbench", "server", "--acceptors", "0"]).expect_err("zero");
         let line = one_line(&error.to_string());
         assert!(line.starts_with("invalid value '0' for '--acceptors <N>'"), "{line}");
         assert!(!line.contains('\n'));

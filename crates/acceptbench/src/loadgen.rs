@@ -1,5 +1,6 @@
 //! `acceptbench loadgen`: a load on a server of this network, scraped by Prometheus.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +88,11 @@ fn summarise(books: &loadgen::Snapshot) {
         measured.issued,
         format::time(seconds),
         books.opts.arrivals,
-        if books.warm_up.planned > 0 { format!("  (and {} in the warm-up)", books.warm_up.planned) } else { String::new() }
+        if books.warm_up.planned > 0 {
+            format!("  (and {} in the warm-up)", books.warm_up.planned)
+        } else {
+            String::new()
+        }
     ));
     for verdict in Verdict::ALL {
         let count = measured.verdict(verdict);
@@ -97,7 +102,8 @@ fn summarise(books: &loadgen::Snapshot) {
         }
     }
     for (errno, count) in &measured.other_errnos {
-        let text = errno.parse().map(std::io::Error::from_raw_os_error).map_or_else(|_| errno.clone(), |e| e.to_string());
+        let text =
+            errno.parse().map(std::io::Error::from_raw_os_error).map_or_else(|_| errno.clone(), |e| e.to_string());
         say(&format!("               {count:>9}  {text}"));
     }
     say(&format!("{:<34}{:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p90", "p99", "p99.9", "max"));
@@ -114,7 +120,7 @@ fn row(name: &str, histogram: &HistogramSnapshot) {
     let mut line = format!("{name:<34}");
     for q in [0.5, 0.9, 0.99, 0.999, 1.0] {
         let ns = histogram.quantile(q).unwrap_or(0);
-        line.push_str(&format!("{:>9} ", format::time(ns as f64 / 1e9)));
+        let _ = write!(line, "{:>9} ", format::time(ns as f64 / 1e9));
     }
     say(line.trim_end());
 }

@@ -113,8 +113,16 @@ impl Teller<'_> {
     fn ended(&mut self, trial: &Trial, trials: &[Trial]) {
         clear_progress();
         let main = self.experiment.compare.metrics.first().and_then(|name| Quantity::named(name).ok());
-        let figure = main.and_then(|quantity| Some(format!("{} {}", quantity.name, format::value(quantity.of(trial)?, quantity.unit))));
-        note(&format!("{:>4}/{}  {:<44} {}", trials.len(), self.experiment.trials(), trial.name, figure.unwrap_or_default()));
+        let figure = main.and_then(|quantity| {
+            Some(format!("{} {}", quantity.name, format::value(quantity.of(trial)?, quantity.unit)))
+        });
+        note(&format!(
+            "{:>4}/{}  {:<44} {}",
+            trials.len(),
+            self.experiment.trials(),
+            trial.name,
+            figure.unwrap_or_default()
+        ));
         for reason in &trial.invalid {
             complain(&format!("trial {} does not count: {reason}", trial.trial + 1));
         }

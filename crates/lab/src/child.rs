@@ -54,7 +54,9 @@ fn serve_server() -> Result<(), ControlError> {
                 server.begin(origin);
                 Reply::Done
             }
-            (ServerRequest::Snapshot(detail), Some(server)) => Reply::Snapshot(Box::new(server.observer().snapshot(detail))),
+            (ServerRequest::Snapshot(detail), Some(server)) => {
+                Reply::Snapshot(Box::new(server.observer().snapshot(detail)))
+            }
             (ServerRequest::StopAccepting, Some(server)) => {
                 server.stop_accepting();
                 Reply::Done

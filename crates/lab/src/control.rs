@@ -118,6 +118,11 @@ impl Channel {
         Ok(Self::new(UnixStream::from(stdin)))
     }
 
+    /// The socket itself, for descriptors.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
     /// How long a reply may take; `None` waits for ever.
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.stream.set_read_timeout(timeout)

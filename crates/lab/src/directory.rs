@@ -64,7 +64,11 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dir
 
 impl Directory {
     /// Makes `root/<name>-<UTC>` with the experiment and the environment in it, and points `root/latest` at it.
-    pub(crate) fn create(root: &Path, experiment: &Experiment, environment: &Environment) -> Result<Self, DirectoryError> {
+    pub(crate) fn create(
+        root: &Path,
+        experiment: &Experiment,
+        environment: &Environment,
+    ) -> Result<Self, DirectoryError> {
         fs::create_dir_all(root).map_err(failed("make the results directory", root))?;
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let (name, path) = unused(root, &format!("{}-{stamp}", experiment.name))?;
@@ -74,11 +78,7 @@ impl Directory {
         let environment = serde_json::to_vec_pretty(environment).unwrap_or_default();
         write(&path.join("environment.json"), &environment)?;
         let file = path.join("trials.jsonl");
-        let trials = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&file)
-            .map_err(failed("make", &file))?;
+        let trials = OpenOptions::new().append(true).create_new(true).open(&file).map_err(failed("make", &file))?;
         point_latest(root, &name)?;
         Ok(Self { path, trials })
     }
@@ -171,7 +171,8 @@ impl Stored {
                 source,
             })?);
         }
-        let environment = fs::read(path.join("environment.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let environment =
+            fs::read(path.join("environment.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Ok(Self { experiment, trials, environment })
     }
 }

@@ -89,7 +89,7 @@ fn hold_trial() -> Result<ExitCode, ControlError> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let (mut init, inner) = match start_init(&namespaces, ends) {
+    let (mut init, inner) = match start_init(&namespaces, &ends) {
         Ok(started) => started,
         Err(error) => {
             let failure = Failure::requirement(format!("cannot start the trial's first process: {error}"));
@@ -146,9 +146,7 @@ fn bring_up(links: &mut Links, name: &str, (address, prefix): (IpAddr, u8)) -> R
 
 /// Loopback, baseline and the trial's sysctls in the namespace just entered.
 fn configure(set_up: &SetUp, privilege: Privilege) -> Result<(), Failure> {
-    Links::open()
-        .and_then(|mut links| links.set_up("lo"))
-        .map_err(Failure::requirement)?;
+    Links::open().and_then(|mut links| links.set_up("lo")).map_err(Failure::requirement)?;
     for (name, value) in BASELINE {
         if sysctl::exists(name) {
             sysctl::write(name, value).map_err(Failure::requirement)?;
@@ -183,7 +181,7 @@ fn same_value(a: &str, b: &str) -> bool {
 
 /// Starts pid 1 and hands it the namespaces and the two control sockets. The stream returned is the other end
 /// of its standard input.
-fn start_init(namespaces: &Namespaces, ends: Vec<OwnedFd>) -> io::Result<(Child, UnixStream)> {
+fn start_init(namespaces: &Namespaces, ends: &[OwnedFd]) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = process::channel()?;
     let init = command("__init", Stdio::from(OwnedFd::from(theirs))).spawn()?;
     let mut fds = vec![namespaces.server.as_fd(), namespaces.client.as_fd()];

@@ -103,8 +103,11 @@ pub enum RunError {
     },
 }
 
-/// A generator whose 99th percentile of lateness exceeds this was busy with itself.
-const LAG_LIMIT_NS: u64 = 20_000_000;
+/// Lateness (99th percentile of issued − planned) beyond which a generator was busy with itself: a twentieth of the
+/// deadline, since that is what verdicts are measured against, but not below 20 ms nor above 100 ms.
+fn lag_limit_ns(loadgen: &loadgen::Snapshot) -> u64 {
+    (loadgen.opts.deadline.as_ns() / 20).clamp(20_000_000, 100_000_000)
+}
 
 /// Bytes a trial's record takes on the disk at most, roughly.
 const RECORD_BYTES: u64 = 64 * 1024;
@@ -135,7 +138,12 @@ pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) 
     let environment = environment::collect();
     let mut directory = Directory::create(request.results, experiment, &environment)?;
     check_space(&directory.path, experiment.trials())?;
-    let live = Live::new(experiment.clone(), directory.run(), environment.kernel_release.clone().unwrap_or_default(), request.build);
+    let live = Live::new(
+        experiment.clone(),
+        directory.run(),
+        environment.kernel_release.clone().unwrap_or_default(),
+        request.build,
+    );
     let live = Arc::new(live);
     let admin = match request.admin {
         Listen::Off => None,
@@ -279,13 +287,14 @@ pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
     if shed > 0 && loadgen.opts.max_in_flight == loadgen::opts::AutoCount::Auto {
         reasons.push(format!("the generator was the bottleneck: {shed} attempts shed for want of descriptors"));
     }
+    let limit = lag_limit_ns(loadgen);
     if let Some(lag) = measured.lag.quantile(0.99)
-        && lag > LAG_LIMIT_NS
+        && lag > limit
     {
         reasons.push(format!(
             "the generator was the bottleneck: 1 % of the attempts were issued more than {} ms late (limit {} ms)",
             lag / 1_000_000,
-            LAG_LIMIT_NS / 1_000_000
+            limit / 1_000_000
         ));
     }
     reasons

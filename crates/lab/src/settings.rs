@@ -94,9 +94,7 @@ impl Settings {
 
 /// Options from a table; the text of an error names the table.
 fn options<T: DeserializeOwned>(table: &str, values: &Table) -> Result<T, String> {
-    Value::Table(values.clone())
-        .try_into()
-        .map_err(|error: toml::de::Error| format!("{table}: {}", error.message()))
+    Value::Table(values.clone()).try_into().map_err(|error: toml::de::Error| format!("{table}: {}", error.message()))
 }
 
 /// A pair of ends that can never confirm an attempt measures nothing.

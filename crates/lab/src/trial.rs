@@ -121,6 +121,8 @@ impl Ends {
 #[derive(Debug)]
 pub(crate) struct Trial {
     process: Child,
+    /// To `__trial`; closing it ends the trial.
+    control: Channel,
     pub(crate) ends: Ends,
     sysctls: BTreeMap<String, String>,
     set_up: Duration,
@@ -142,6 +144,7 @@ impl Trial {
         // From here on, dropping `started` ends the process.
         let mut started = Self {
             process,
+            control: Channel::new(trial),
             ends: Ends {
                 server: Arc::new(Mutex::new(Channel::new(server))),
                 loadgen: Arc::new(Mutex::new(Channel::new(loadgen))),
@@ -159,24 +162,24 @@ impl Trial {
             sysctls: recipe.resolved.sysctl.clone(),
         };
         let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;
-        process::send_fds(&trial, &message, &[server_end.as_fd(), loadgen_end.as_fd()])
+        process::send_fds(started.control.stream(), &message, &[server_end.as_fd(), loadgen_end.as_fd()])
             .map_err(start("the trial's set-up"))?;
         // Only the children hold these ends: when they die, we read end of file.
         drop((server_end, loadgen_end));
-        started.prepare(&mut Channel::new(trial), recipe, SocketAddr::new(addresses.server.0, PORT))?;
+        started.prepare(recipe, SocketAddr::new(addresses.server.0, PORT))?;
         started.set_up = began.elapsed();
         Ok(started)
     }
 
-    fn prepare(&mut self, trial: &mut Channel, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
+    fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
         let mut server_opts = recipe.resolved.server.clone();
         server_opts.listen = address;
         server_opts.seed = recipe.seed;
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();
         loadgen_opts.seed = recipe.seed;
-        trial.set_timeout(Some(REPLY_LIMIT)).map_err(|error| self.broken("the trial", error.into()))?;
-        let built: Result<Built, Failure> = trial.receive().map_err(|error| self.broken("the trial", error))?;
+        self.control.set_timeout(Some(REPLY_LIMIT)).map_err(|error| self.broken("the trial", error.into()))?;
+        let built: Result<Built, Failure> = self.control.receive().map_err(|error| self.broken("the trial", error))?;
         self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
         let ends = self.ends.clone();
         let (mut server, mut loadgen) = (lock(&ends.server), lock(&ends.loadgen));
@@ -202,18 +205,17 @@ impl Trial {
     pub(crate) fn run(self, recipe: &Recipe<'_>, stop: &Stop) -> Result<Outcome, TrialError> {
         let origin = monotonic_ns() + HEAD_START_NS;
         let ends = self.ends.clone();
-        lock(&ends.server)
-            .ask(&ServerRequest::Begin(origin))
-            .map_err(|error| self.broken("the server", error))?;
+        lock(&ends.server).ask(&ServerRequest::Begin(origin)).map_err(|error| self.broken("the server", error))?;
         lock(&ends.loadgen)
             .ask(&LoadgenRequest::Begin(origin))
             .map_err(|error| self.broken("the load generator", error))?;
         let load_began = Instant::now();
         let opts = &recipe.resolved.loadgen;
-        let planned_ns = opts.warm_up.as_ns() + match opts.duration {
-            loadgen::opts::RunTime::For(span) => span.as_ns(),
-            loadgen::opts::RunTime::Forever => 0,
-        };
+        let planned_ns = opts.warm_up.as_ns()
+            + match opts.duration {
+                loadgen::opts::RunTime::For(span) => span.as_ns(),
+                loadgen::opts::RunTime::Forever => 0,
+            };
         sleep_or_stop(Duration::from_nanos(planned_ns + HEAD_START_NS), stop)?;
         let grace = Duration::from_nanos(opts.deadline.as_ns()) + Duration::from_secs(5);
         self.until_concluded(Instant::now() + grace, stop)?;
@@ -341,7 +343,8 @@ struct Addresses {
 }
 
 fn addresses(topology: Topology, family: Family) -> Addresses {
-    let pair = |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
+    let pair =
+        |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
     match (topology, family) {
         (Topology::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
         (Topology::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),

@@ -93,7 +93,7 @@ impl Evidence<'_> {
                 None => idle.push((verb(factor, base.levels[index]), factor.label.as_str())),
                 Some(cell) if best.is_some_and(|best| best.index == cell.index) => {}
                 Some(cell) => {
-                    clauses.push(format!("{} alone: {}", target(base, cell, factors), self.figures(base, cell)))
+                    clauses.push(format!("{} alone: {}", target(base, cell, factors), self.figures(base, cell)));
                 }
             }
         }

@@ -2,7 +2,6 @@
 //! written again from the trials at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
@@ -161,11 +160,10 @@ impl Report<'_> {
     }
 
     fn environment(&self) -> String {
-        let mut rows: String = self.environment.iter().map(|line| format!("- {line}\n")).collect();
         let cpus = format::plural(self.screen.cpus, "CPU");
-        // Writing to a String cannot fail.
-        let _ = writeln!(rows, "- both ends share {cpus}: rates are not those of a network card");
-        section("Environment", &rows)
+        let shared = format!("both ends share {cpus}: rates are not those of a network card");
+        let rows = self.environment.iter().chain([&shared]).map(|line| format!("- {line}\n"));
+        section("Environment", &rows.collect::<String>())
     }
 
     fn reproduce(&self) -> String {

@@ -83,14 +83,13 @@ impl<'a> Screen<'a> {
     fn heading(&self, limit: usize) -> Vec<String> {
         let left = format!("{}: {}", self.name, lower_first(self.question));
         let right = format!("{} · host untouched", plural(self.summary.trials, "trial"));
-        match limit.checked_sub(width(&left) + width(&right)).filter(|gap| *gap >= 2) {
-            Some(gap) => vec![format!("{left}{}{right}", " ".repeat(gap))],
-            None => {
-                let mut lines = wrap(&left, limit, 0);
-                lines.push(format!("{right:>limit$}"));
-                lines
-            }
+        let gap = limit.saturating_sub(width(&left) + width(&right));
+        if gap >= 2 {
+            return vec![format!("{left}{}{right}", " ".repeat(gap))];
         }
+        let mut lines = wrap(&left, limit, 0);
+        lines.push(format!("{right:>limit$}"));
+        lines
     }
 
     fn ledger(&self, limit: usize) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use jiff::Timestamp;
 use loadgen::verdict::Verdict;
 use server::{AcceptorCounts, ListenerCounts};
+use telemetry::namespace::Reading;
 
 use crate::design::{Cell, Design, Factor, Grid, Level};
 use crate::ledger::{Ledger, balance};
@@ -95,7 +96,7 @@ fn loadgen() -> loadgen::Snapshot {
         target_rate: 1000.0,
         ports_available: 28_000,
         closing: 0,
-        kernel: Default::default(),
+        kernel: Reading::default(),
     };
     loadgen.kernel.net.active_opens = 1000;
     loadgen

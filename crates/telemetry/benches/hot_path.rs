@@ -34,10 +34,7 @@ fn histogram_record(bencher: Bencher) {
     let histogram = Histogram::new();
     // Spread as a run's latencies are, so that neither the bucket nor its line is always the same.
     let mut values = [0; 1024];
-    values
-        .iter_mut()
-        .zip(scrape::latencies(1))
-        .for_each(|(slot, ns)| *slot = ns);
+    values.iter_mut().zip(scrape::latencies(1)).for_each(|(slot, ns)| *slot = ns);
     let next = Cell::new(0);
     bencher.bench_local(|| {
         next.set((next.get() + 1) % 1024);

@@ -19,36 +19,22 @@ const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str])
 }
 
 const ACCEPTS: Metric = metric("server_accepts_total", Kind::Counter, &["acceptor"]);
-const ERRORS: Metric = metric(
-    "server_accept_errors_total",
-    Kind::Counter,
-    &["acceptor", "errno"],
-);
-const WAKEUPS: Metric = metric(
-    "server_accept_wakeups_total",
-    Kind::Counter,
-    &["acceptor", "result"],
-);
+const ERRORS: Metric = metric("server_accept_errors_total", Kind::Counter, &["acceptor", "errno"]);
+const WAKEUPS: Metric = metric("server_accept_wakeups_total", Kind::Counter, &["acceptor", "result"]);
 const DEPTH: Metric = metric("listener_accept_queue_depth", Kind::Gauge, &["listener"]);
 const LIMIT: Metric = metric("listener_accept_queue_limit", Kind::Gauge, &["listener"]);
 const BACKLOG: Metric = metric("listener_backlog_requested", Kind::Gauge, &["listener"]);
 const FULL: Metric = metric("listener_full_seconds_total", Kind::Counter, &["listener"]);
 const DROPS: Metric = metric("listener_drops_total", Kind::Counter, &["listener"]);
-const WAIT: Metric = metric(
-    "server_accept_queue_wait_seconds",
-    Kind::Histogram,
-    &["source"],
-);
+const WAIT: Metric = metric("server_accept_queue_wait_seconds", Kind::Histogram, &["source"]);
 const BATCH: Metric = metric("server_accept_batch_connections", Kind::Histogram, &[]);
 const FILL: Metric = metric("listener_accept_queue_fill_ratio", Kind::Histogram, &[]);
 
 /// An endless stream of latencies in nanoseconds, log-uniform from about 1 µs to 1 s, the same for the same seed.
 pub(crate) fn latencies(seed: u64) -> impl Iterator<Item = u64> {
-    std::iter::successors(Some(seed), |x| {
-        Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1))
-    })
-    .skip(1)
-    .map(|x| (1 << (10 + (x >> 32) % 20)) + (x >> 40) % 1024)
+    std::iter::successors(Some(seed), |x| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)))
+        .skip(1)
+        .map(|x| (1 << (10 + (x >> 32) % 20)) + (x >> 40) % 1024)
 }
 
 /// What one acceptor writes.
@@ -120,13 +106,7 @@ pub(crate) fn page(totals: &Totals) -> String {
         f.counter(&DROPS, &[&id], 0);
     }
     for source in ["rx-timestamp", "last-data-sent"] {
-        f.histogram(
-            &WAIT,
-            &[source],
-            &totals.wait,
-            Bounds::Latency,
-            Scale::Seconds,
-        );
+        f.histogram(&WAIT, &[source], &totals.wait, Bounds::Latency, Scale::Seconds);
     }
     f.histogram(&BATCH, &[], &totals.batch, Bounds::Count, Scale::Plain);
     f.histogram(&FILL, &[], &totals.fill, Bounds::Fill, Scale::Fill);
@@ -136,27 +116,11 @@ pub(crate) fn page(totals: &Totals) -> String {
 
 fn both_roles(f: &mut Families) {
     standard::build_info(f, "server", "0.1.0", "0000000");
-    standard::config_info(
-        f,
-        &BTreeMap::from([("on-accept".to_owned(), "greet".to_owned())]),
-    );
+    standard::config_info(f, &BTreeMap::from([("on-accept".to_owned(), "greet".to_owned())]));
     standard::source(f, "netstat", true, 0.000_012_6);
-    standard::netstat(
-        f,
-        &NetCounters {
-            listen_overflows: 12,
-            ..NetCounters::default()
-        },
-    );
+    standard::netstat(f, &NetCounters { listen_overflows: 12, ..NetCounters::default() });
     standard::tcp_sockets(f, &BTreeMap::from([("listen", 64), ("established", 1_000)]));
-    let sysctls = (0..30)
-        .map(|i| {
-            (
-                format!("net.ipv4.some_parameter_{i}"),
-                "32768 60999".to_owned(),
-            )
-        })
-        .collect();
+    let sysctls = (0..30).map(|i| (format!("net.ipv4.some_parameter_{i}"), "32768 60999".to_owned())).collect();
     standard::sysctls(f, &sysctls);
     let stats = ProcessStats {
         cpu_seconds: 1.5,

@@ -58,9 +58,7 @@ pub enum Listen {
 
 /// A text that is neither `off` nor an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "read the admin address {0:?}: it is neither \"off\" nor IP:PORT; write e.g. 127.0.0.1:9710 or [::1]:9710"
-)]
+#[error("read the admin address {0:?}: it is neither \"off\" nor IP:PORT; write e.g. 127.0.0.1:9710 or [::1]:9710")]
 pub struct ListenError(String);
 
 impl FromStr for Listen {
@@ -69,10 +67,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, ListenError> {
         match text.trim() {
             "off" => Ok(Self::Off),
-            addr => addr
-                .parse()
-                .map(Self::Addr)
-                .map_err(|_| ListenError(text.to_owned())),
+            addr => addr.parse().map(Self::Addr).map_err(|_| ListenError(text.to_owned())),
         }
     }
 }
@@ -102,29 +97,17 @@ pub struct Page {
 impl Page {
     /// A Prometheus page, as rendered by [`Families`](exposition::Families). Answering one counts as a scrape.
     pub fn metrics(body: String) -> Self {
-        Self {
-            content_type: exposition::CONTENT_TYPE,
-            status: 200,
-            body,
-        }
+        Self { content_type: exposition::CONTENT_TYPE, status: 200, body }
     }
 
     /// A JSON document.
     pub fn json(body: String) -> Self {
-        Self {
-            content_type: "application/json",
-            status: 200,
-            body,
-        }
+        Self { content_type: "application/json", status: 200, body }
     }
 
     /// Plain text with a status, such as the answers of `/healthz` and `/readyz`.
     pub fn text(status: u16, body: String) -> Self {
-        Self {
-            content_type: "text/plain; charset=utf-8",
-            status,
-            body,
-        }
+        Self { content_type: "text/plain; charset=utf-8", status, body }
     }
 }
 
@@ -141,9 +124,7 @@ pub trait Pages: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The address could not be bound.
-    #[error(
-        "open the admin port {addr}: {source}; choose another address with --admin ADDR, or --admin off"
-    )]
+    #[error("open the admin port {addr}: {source}; choose another address with --admin ADDR, or --admin off")]
     Bind {
         /// The address asked for.
         addr: SocketAddr,
@@ -193,11 +174,7 @@ impl Admin {
         Self::start_with(addr, pages, TIMEOUTS)
     }
 
-    fn start_with(
-        addr: SocketAddr,
-        pages: Arc<dyn Pages>,
-        timeouts: Timeouts,
-    ) -> Result<Self, AdminError> {
+    fn start_with(addr: SocketAddr, pages: Arc<dyn Pages>, timeouts: Timeouts) -> Result<Self, AdminError> {
         let bind = |source| AdminError::Bind { addr, source };
         let start = |source| AdminError::Start { addr, source };
 
@@ -205,10 +182,7 @@ impl Admin {
         let listener = std::net::TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
         let local = listener.local_addr().map_err(bind)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(start)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start)?;
         let listener = {
             let _inside = runtime.enter();
             TcpListener::from_std(listener).map_err(start)?
@@ -217,11 +191,7 @@ impl Admin {
         let seen = Arc::new(Seen::default());
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = mpsc::channel();
-        let service = Service {
-            pages,
-            seen: Arc::clone(&seen),
-            timeouts,
-        };
+        let service = Service { pages, seen: Arc::clone(&seen), timeouts };
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || {
@@ -229,13 +199,7 @@ impl Admin {
                 drop(ending);
             })
             .map_err(start)?;
-        Ok(Self {
-            addr: local,
-            seen,
-            stop,
-            thread,
-            ended,
-        })
+        Ok(Self { addr: local, seen, stop, thread, ended })
     }
 
     /// Like [`start`](Self::start), but takes a free port of the same address when the one asked for is in use; the
@@ -243,10 +207,7 @@ impl Admin {
     ///
     /// # Errors
     /// As [`start`](Self::start), except that a port in use is none.
-    pub fn start_or_free_port(
-        addr: SocketAddr,
-        pages: Arc<dyn Pages>,
-    ) -> Result<(Self, bool), AdminError> {
+    pub fn start_or_free_port(addr: SocketAddr, pages: Arc<dyn Pages>) -> Result<(Self, bool), AdminError> {
         match Self::start(addr, Arc::clone(&pages)) {
             Err(AdminError::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
                 let free = SocketAddr::new(addr.ip(), 0);
@@ -320,14 +281,9 @@ impl Service {
     /// The answer to one request. Its body, should it have one, is ignored.
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let page = Page::text(
-                405,
-                "only GET and HEAD: nothing can be changed here\n".to_owned(),
-            );
+            let page = Page::text(405, "only GET and HEAD: nothing can be changed here\n".to_owned());
             let mut response = respond(page);
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         let path = request.uri().path();
@@ -343,21 +299,13 @@ impl Service {
 
 fn respond(page: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(page.body)));
-    *response.status_mut() =
-        StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
     response
 }
 
 /// The admin thread: accepts until told to stop (or until its [`Admin`] is dropped), then lets responses finish.
-fn serve(
-    runtime: Runtime,
-    listener: TcpListener,
-    service: &Service,
-    stopped: oneshot::Receiver<()>,
-) {
+fn serve(runtime: Runtime, listener: TcpListener, service: &Service, stopped: oneshot::Receiver<()>) {
     runtime.block_on(async move {
         let graceful = GracefulShutdown::new();
         {
@@ -377,21 +325,12 @@ fn serve(
 }
 
 /// Accepts for ever.
-async fn accept(
-    listener: &TcpListener,
-    service: &Service,
-    graceful: &GracefulShutdown,
-) -> Infallible {
+async fn accept(listener: &TcpListener, service: &Service, graceful: &GracefulShutdown) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 if let Some(slot) = connection::Slot::take(&service.seen) {
-                    tokio::spawn(connection::run(
-                        stream,
-                        service.clone(),
-                        graceful.watcher(),
-                        slot,
-                    ));
+                    tokio::spawn(connection::run(stream, service.clone(), graceful.watcher(), slot));
                 } else {
                     connection::refuse(stream);
                 }

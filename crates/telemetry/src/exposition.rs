@@ -53,11 +53,7 @@ impl Metric {
 
     /// The name as scraped: with [`PREFIX`], except for the standard `process_*` metrics.
     pub fn full_name(&self) -> String {
-        if self.is_standard() {
-            self.name.to_owned()
-        } else {
-            format!("{PREFIX}{}", self.name)
-        }
+        if self.is_standard() { self.name.to_owned() } else { format!("{PREFIX}{}", self.name) }
     }
 }
 
@@ -152,12 +148,7 @@ impl Families {
         let mut value = proto::Gauge::default();
         value.set_value(1.0);
         self.sample(m, Kind::Gauge, &[], |sample| {
-            sample.set_label(
-                pairs
-                    .iter()
-                    .map(|(name, value)| pair(name, value))
-                    .collect(),
-            );
+            sample.set_label(pairs.iter().map(|(name, value)| pair(name, value)).collect());
             sample.set_gauge(value);
         });
     }
@@ -194,49 +185,25 @@ impl Families {
 
     /// Adds a sample, unless the caller's labels or type do not fit the metric: that is a bug here, and a page without
     /// one sample serves its reader better than no page.
-    fn sample(
-        &mut self,
-        m: &Metric,
-        kind: Kind,
-        labels: &[&str],
-        fill: impl FnOnce(&mut proto::Metric),
-    ) {
+    fn sample(&mut self, m: &Metric, kind: Kind, labels: &[&str], fill: impl FnOnce(&mut proto::Metric)) {
         debug_assert_eq!(m.kind, kind, "{} is shown as another type", m.name);
-        debug_assert_eq!(
-            m.labels.len(),
-            labels.len(),
-            "{} has the labels {:?}, not {labels:?}",
-            m.name,
-            m.labels
-        );
+        debug_assert_eq!(m.labels.len(), labels.len(), "{} has the labels {:?}, not {labels:?}", m.name, m.labels);
         if m.kind != kind || m.labels.len() != labels.len() {
             return;
         }
-        let mut sample = proto::Metric::from_label(
-            m.labels
-                .iter()
-                .zip(labels)
-                .map(|(name, value)| pair(name, value))
-                .collect(),
-        );
+        let mut sample =
+            proto::Metric::from_label(m.labels.iter().zip(labels).map(|(name, value)| pair(name, value)).collect());
         fill(&mut sample);
         let family = self
             .families
             .entry((m.is_standard(), m.name))
-            .or_insert_with(|| Family {
-                metric: *m,
-                samples: Vec::new(),
-            });
+            .or_insert_with(|| Family { metric: *m, samples: Vec::new() });
         family.samples.push(sample);
     }
 
     /// The page as text.
     pub fn render(self) -> String {
-        let families: Vec<MetricFamily> = self
-            .families
-            .into_values()
-            .map(Family::into_proto)
-            .collect();
+        let families: Vec<MetricFamily> = self.families.into_values().map(Family::into_proto).collect();
         let mut page = String::new();
         // The encoder refuses only a family without a name or without samples, and none of those can be built here.
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut page) {

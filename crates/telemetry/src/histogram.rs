@@ -104,18 +104,14 @@ impl Histogram {
         self.buckets[bucket].add(n);
         // `max` serves as "set this bit": a new row makes the set greater, a known one leaves it and its line alone.
         self.rows.max(self.rows.get() | 1 << (bucket / SUB));
-        self.sum
-            .set(self.sum.get().saturating_add(v.saturating_mul(n)));
+        self.sum.set(self.sum.get().saturating_add(v.saturating_mul(n)));
         self.max.max(v);
     }
 
     /// What has been recorded so far. Any thread may call this.
     pub fn snapshot(&self) -> HistogramSnapshot {
-        let mut snapshot = HistogramSnapshot {
-            sum: self.sum.get(),
-            max: self.max.get(),
-            ..HistogramSnapshot::default()
-        };
+        let mut snapshot =
+            HistogramSnapshot { sum: self.sum.get(), max: self.max.get(), ..HistogramSnapshot::default() };
         let rows = self.rows.get();
         for (first, row) in (0u32..).step_by(SUB).zip(self.buckets.chunks_exact(SUB)) {
             if rows & 1 << (first as usize / SUB) == 0 {
@@ -155,11 +151,7 @@ mod tests {
             assert_eq!((lower_edge(bucket), upper_edge(bucket)), (v - 1, v));
         }
         for bucket in 1..BUCKETS {
-            assert_eq!(
-                lower_edge(bucket),
-                upper_edge(bucket - 1),
-                "gap at {bucket}"
-            );
+            assert_eq!(lower_edge(bucket), upper_edge(bucket - 1), "gap at {bucket}");
             assert_eq!(bucket_of(upper_edge(bucket)), bucket);
             assert_eq!(bucket_of(lower_edge(bucket) + 1), bucket);
         }
@@ -187,10 +179,7 @@ mod tests {
         many.record_n(1_000, 5);
         many.record_n(9_999, 0);
         assert_eq!(one.snapshot(), many.snapshot());
-        assert_eq!(
-            (one.snapshot().sum, one.snapshot().count, one.snapshot().max),
-            (5_000, 5, 1_000)
-        );
+        assert_eq!((one.snapshot().sum, one.snapshot().count, one.snapshot().max), (5_000, 5, 1_000));
     }
 
     proptest! {

@@ -14,13 +14,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct LogOpts {
     /// What to log to stderr: error, warn, info, debug, trace or off, or a filter such as "warn,server=debug"
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        env = "ACCEPTBENCH_LOG",
-        default_value_t,
-        global = true
-    )]
+    #[arg(long, value_name = "LEVEL", env = "ACCEPTBENCH_LOG", default_value_t, global = true)]
     pub log: LogFilter,
 }
 
@@ -54,18 +48,11 @@ impl FromStr for LogFilter {
     type Err = LogFilterError;
 
     fn from_str(text: &str) -> Result<Self, LogFilterError> {
-        let refuse = |cause: String| LogFilterError {
-            text: text.to_owned(),
-            cause,
-        };
+        let refuse = |cause: String| LogFilterError { text: text.to_owned(), cause };
         // EnvFilter takes a lone unknown word for the name of a target, and would then log that target at trace:
         // "--log wran" must not silence everything else.
         let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-        if let Some(word) = text
-            .split(',')
-            .map(str::trim)
-            .find(|part| !part.contains('=') && !is_level(part))
-        {
+        if let Some(word) = text.split(',').map(str::trim).find(|part| !part.contains('=') && !is_level(part)) {
             return Err(refuse(format!("{word:?} is not a level")));
         }
         EnvFilter::try_new(text).map_err(|error| refuse(error.to_string()))?;
@@ -107,14 +94,8 @@ mod tests {
     fn a_misspelt_level_is_refused_with_the_choices() {
         for text in ["wran", "", "warn,server=loud", "warn,,info"] {
             let error = text.parse::<LogFilter>().unwrap_err().to_string();
-            assert!(
-                error.contains("use off, error, warn, info, debug or trace"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("use off, error, warn, info, debug or trace"), "{text}: {error}");
         }
-        assert_eq!(
-            "WARN".parse::<LogFilter>().map(|f| f.to_string()),
-            Ok("WARN".to_owned())
-        );
+        assert_eq!("WARN".parse::<LogFilter>().map(|f| f.to_string()), Ok("WARN".to_owned()));
     }
 }

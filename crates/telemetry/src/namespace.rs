@@ -102,10 +102,9 @@ impl NamespaceReader {
             let states = timed("tcp-sockets", &mut sources, || diag.as_mut()?.states().ok());
             reading.tcp_sockets =
                 states.unwrap_or_default().into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
-            reading.sysctls = timed("sysctl", &mut sources, || {
-                Some(sysctl::recorded()).filter(|values| !values.is_empty())
-            })
-            .unwrap_or_default();
+            reading.sysctls =
+                timed("sysctl", &mut sources, || Some(sysctl::recorded()).filter(|values| !values.is_empty()))
+                    .unwrap_or_default();
         }
         reading.sources = sources;
         reading
@@ -116,11 +115,7 @@ impl NamespaceReader {
 fn timed<T>(name: &str, sources: &mut Vec<SourceReading>, read: impl FnOnce() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     let value = read();
-    sources.push(SourceReading {
-        name: name.to_owned(),
-        up: value.is_some(),
-        seconds: began.elapsed().as_secs_f64(),
-    });
+    sources.push(SourceReading { name: name.to_owned(), up: value.is_some(), seconds: began.elapsed().as_secs_f64() });
     value
 }
 

@@ -10,17 +10,12 @@ use std::sync::LazyLock;
 use kernel::netstat::{Field, NetCounters};
 use kernel::process::ProcessStats;
 
-use crate::namespace::Reading;
 use crate::exposition::{Families, Kind, Metric};
+use crate::namespace::Reading;
 
 /// A gauge of this module.
 const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Gauge,
-        labels,
-        help,
-    }
+    Metric { name, kind: Kind::Gauge, labels, help }
 }
 
 /// Which program this is.
@@ -31,32 +26,20 @@ pub const BUILD_INFO: Metric = gauge(
 );
 
 /// The settings in force. Its labels differ between roles, see [`config_info`].
-pub const CONFIG_INFO: Metric = gauge(
-    "config_info",
-    &[],
-    "Always 1; the labels are the main settings of the resolved plan.",
-);
+pub const CONFIG_INFO: Metric =
+    gauge("config_info", &[], "Always 1; the labels are the main settings of the resolved plan.");
 
 /// Health of a collector.
-pub const SOURCE_UP: Metric = gauge(
-    "source_up",
-    &["source"],
-    "Whether the source could be read at this scrape: 1 or 0.",
-);
+pub const SOURCE_UP: Metric =
+    gauge("source_up", &["source"], "Whether the source could be read at this scrape: 1 or 0.");
 
 /// Cost of a collector.
-pub const SOURCE_DURATION_SECONDS: Metric = gauge(
-    "source_duration_seconds",
-    &["source"],
-    "Time it took to read the source at this scrape, in seconds.",
-);
+pub const SOURCE_DURATION_SECONDS: Metric =
+    gauge("source_duration_seconds", &["source"], "Time it took to read the source at this scrape, in seconds.");
 
 /// Sockets by state.
-pub const TCP_SOCKETS: Metric = gauge(
-    "tcp_sockets",
-    &["state"],
-    "TCP sockets by state, of this network namespace (sock_diag).",
-);
+pub const TCP_SOCKETS: Metric =
+    gauge("tcp_sockets", &["state"], "TCP sockets by state, of this network namespace (sock_diag).");
 
 /// Kernel parameters.
 pub const SYSCTL_VALUE: Metric = gauge(
@@ -82,29 +65,18 @@ pub const PROCESS_CPU_SECONDS: Metric = Metric {
 };
 
 /// Descriptors in use.
-pub const PROCESS_OPEN_FDS: Metric =
-    gauge("process_open_fds", &[], "Number of open file descriptors.");
+pub const PROCESS_OPEN_FDS: Metric = gauge("process_open_fds", &[], "Number of open file descriptors.");
 
 /// Descriptors allowed.
-pub const PROCESS_MAX_FDS: Metric = gauge(
-    "process_max_fds",
-    &[],
-    "Maximum number of open file descriptors.",
-);
+pub const PROCESS_MAX_FDS: Metric = gauge("process_max_fds", &[], "Maximum number of open file descriptors.");
 
 /// Memory in use.
-pub const PROCESS_RESIDENT_MEMORY: Metric = gauge(
-    "process_resident_memory_bytes",
-    &[],
-    "Resident memory size in bytes.",
-);
+pub const PROCESS_RESIDENT_MEMORY: Metric =
+    gauge("process_resident_memory_bytes", &[], "Resident memory size in bytes.");
 
 /// When the process began.
-pub const PROCESS_START_TIME: Metric = gauge(
-    "process_start_time_seconds",
-    &[],
-    "Start time of the process since unix epoch in seconds.",
-);
+pub const PROCESS_START_TIME: Metric =
+    gauge("process_start_time_seconds", &[], "Start time of the process since unix epoch in seconds.");
 
 /// The value of [`MIGRATE_REQUESTS`]' label for a kernel field, if it is one of its two.
 fn migration(field: &Field) -> Option<&'static str> {
@@ -123,22 +95,10 @@ pub fn netstat_metrics() -> &'static [Metric] {
             name: format!("netstat_{}_total", field.name).leak(),
             kind: Kind::Counter,
             labels: &[],
-            help: format!(
-                "{} {} of this network namespace: {}.",
-                field.group, field.kernel_name, field.help
-            )
-            .leak(),
+            help: format!("{} {} of this network namespace: {}.", field.group, field.kernel_name, field.help).leak(),
         };
         let fields = NetCounters::FIELDS.iter();
-        fields
-            .map(|field| {
-                if migration(field).is_some() {
-                    MIGRATE_REQUESTS
-                } else {
-                    metric(field)
-                }
-            })
-            .collect()
+        fields.map(|field| if migration(field).is_some() { MIGRATE_REQUESTS } else { metric(field) }).collect()
     });
     &METRICS
 }
@@ -186,14 +146,9 @@ pub fn build_info(f: &mut Families, role: &str, version: &str, revision: &str) {
 
 /// Adds the settings in force, one label each. Option names are kebab-case, label names cannot be.
 pub fn config_info(f: &mut Families, settings: &BTreeMap<String, String>) {
-    let named: Vec<(String, &str)> = settings
-        .iter()
-        .map(|(name, value)| (name.replace('-', "_"), value.as_str()))
-        .collect();
-    let pairs: Vec<(&str, &str)> = named
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
+    let named: Vec<(String, &str)> =
+        settings.iter().map(|(name, value)| (name.replace('-', "_"), value.as_str())).collect();
+    let pairs: Vec<(&str, &str)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     f.info(&CONFIG_INFO, &pairs);
 }
 
@@ -241,34 +196,16 @@ mod tests {
         let page = page(|f| netstat(f, &counters));
         has(&page, "acceptbench_netstat_listen_overflows_total 41");
         has(&page, "acceptbench_netstat_passive_opens_total 0");
-        has(
-            &page,
-            "acceptbench_netstat_migrate_requests_total{result=\"success\"} 2",
-        );
-        has(
-            &page,
-            "acceptbench_netstat_migrate_requests_total{result=\"failure\"} 3",
-        );
+        has(&page, "acceptbench_netstat_migrate_requests_total{result=\"success\"} 2");
+        has(&page, "acceptbench_netstat_migrate_requests_total{result=\"failure\"} 3");
         let samples = page.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(samples, NetCounters::FIELDS.len());
         for field in NetCounters::FIELDS {
-            assert!(
-                page.contains(&format!("{} ", field.kernel_name)),
-                "{} is not quoted",
-                field.kernel_name
-            );
+            assert!(page.contains(&format!("{} ", field.kernel_name)), "{} is not quoted", field.kernel_name);
         }
         let helps = page.lines().filter(|line| line.starts_with("# HELP"));
-        assert!(
-            helps
-                .clone()
-                .all(|line| line.contains("of this network namespace"))
-        );
-        assert_eq!(
-            helps.count(),
-            NetCounters::FIELDS.len() - 1,
-            "two counters share the migration metric"
-        );
+        assert!(helps.clone().all(|line| line.contains("of this network namespace")));
+        assert_eq!(helps.count(), NetCounters::FIELDS.len() - 1, "two counters share the migration metric");
     }
 
     #[test]
@@ -277,11 +214,7 @@ mod tests {
         assert_eq!(names.len(), netstat_metrics().len() - 1);
         for name in names {
             assert!(name.ends_with("_total"));
-            assert!(
-                name.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
-                "{name}"
-            );
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
         }
     }
 
@@ -294,26 +227,12 @@ mod tests {
             ("net.ipv4.ip_local_reserved_ports", ""),
             ("net.ipv4.some_negative", "-1"),
         ];
-        let values = values
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
+        let values = values.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let page = page(|f| sysctls(f, &values));
-        has(
-            &page,
-            "acceptbench_sysctl_value{name=\"net.core.somaxconn\",index=\"0\"} 4096",
-        );
-        has(
-            &page,
-            "acceptbench_sysctl_value{name=\"net.ipv4.ip_local_port_range\",index=\"0\"} 32768",
-        );
-        has(
-            &page,
-            "acceptbench_sysctl_value{name=\"net.ipv4.ip_local_port_range\",index=\"1\"} 60999",
-        );
-        has(
-            &page,
-            "acceptbench_sysctl_value{name=\"net.ipv4.some_negative\",index=\"0\"} -1",
-        );
+        has(&page, "acceptbench_sysctl_value{name=\"net.core.somaxconn\",index=\"0\"} 4096");
+        has(&page, "acceptbench_sysctl_value{name=\"net.ipv4.ip_local_port_range\",index=\"0\"} 32768");
+        has(&page, "acceptbench_sysctl_value{name=\"net.ipv4.ip_local_port_range\",index=\"1\"} 60999");
+        has(&page, "acceptbench_sysctl_value{name=\"net.ipv4.some_negative\",index=\"0\"} -1");
         assert_eq!(page.lines().count(), 2 + 4);
     }
 
@@ -348,9 +267,7 @@ mod tests {
     #[test]
     fn identity_settings_and_sources_are_shown() {
         let settings = [("on-accept", "greet"), ("backlog", "128")];
-        let settings = settings
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let page = page(|f| {
             build_info(f, "server", "0.1.0", "abc1234");
             config_info(f, &settings);

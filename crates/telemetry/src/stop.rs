@@ -142,18 +142,10 @@ mod tests {
         assert!(before.iter().all(|fd| !is_readable(fd, Duration::ZERO)));
         stop.request();
         let after = stop.eventfd().unwrap();
-        assert!(
-            before
-                .iter()
-                .chain([&after])
-                .all(|fd| is_readable(fd, Duration::from_secs(5)))
-        );
+        assert!(before.iter().chain([&after]).all(|fd| is_readable(fd, Duration::from_secs(5))));
 
         let unused = Stop::new();
         unused.request();
-        assert!(
-            is_readable(&unused.eventfd().unwrap(), Duration::from_secs(5)),
-            "made only after the request"
-        );
+        assert!(is_readable(&unused.eventfd().unwrap(), Duration::from_secs(5)), "made only after the request");
     }
 }

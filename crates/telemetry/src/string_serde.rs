@@ -19,10 +19,7 @@ pub struct TextVisitor<T> {
 impl<T> TextVisitor<T> {
     /// A visitor whose error says that `expected` belongs here.
     pub const fn new(expected: &'static str) -> Self {
-        Self {
-            expected,
-            value: PhantomData,
-        }
+        Self { expected, value: PhantomData }
     }
 }
 

@@ -35,9 +35,7 @@ pub enum SpanError {
     #[error("read the duration {0:?}: it has no unit; write a unit, e.g. {0}us, {0}ms or {0}s")]
     NoUnit(String),
     /// A unit that is not one of the six.
-    #[error(
-        "read the duration {text:?}: {unit:?} is not a unit; use ns, us, ms, s, m or h, e.g. 500us"
-    )]
+    #[error("read the duration {text:?}: {unit:?} is not a unit; use ns, us, ms, s, m or h, e.g. 500us")]
     UnknownUnit {
         /// What was written.
         text: String,
@@ -45,9 +43,7 @@ pub enum SpanError {
         unit: String,
     },
     /// Not a number before the unit.
-    #[error(
-        "read the duration {0:?}: it does not begin with a number; write a decimal number and a unit, e.g. 1.5ms"
-    )]
+    #[error("read the duration {0:?}: it does not begin with a number; write a decimal number and a unit, e.g. 1.5ms")]
     NoNumber(String),
     /// More digits than a nanosecond can hold.
     #[error("read the duration {0:?}: it is not a whole number of nanoseconds; use fewer decimals")]
@@ -105,9 +101,7 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, SpanError> {
         let written = text.trim();
         let own = || written.to_owned();
-        let split = written
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(written.len());
+        let split = written.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(written.len());
         let (number, unit) = (&written[..split], written[split..].trim_start());
         let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() || decimals.contains('.') || number.ends_with('.') {
@@ -116,22 +110,15 @@ impl FromStr for Span {
         let scale = match UNITS.iter().find(|(names, _)| names.contains(&unit)) {
             Some(&(_, scale)) => scale,
             // Zero is zero in every unit.
-            None if unit.is_empty() && number.bytes().all(|digit| matches!(digit, b'0' | b'.')) => {
-                1
-            }
+            None if unit.is_empty() && number.bytes().all(|digit| matches!(digit, b'0' | b'.')) => 1,
             None if unit.is_empty() => return Err(SpanError::NoUnit(own())),
             None => {
-                return Err(SpanError::UnknownUnit {
-                    text: own(),
-                    unit: unit.to_owned(),
-                });
+                return Err(SpanError::UnknownUnit { text: own(), unit: unit.to_owned() });
             }
         };
 
         let whole: u128 = whole.parse().map_err(|_| SpanError::TooLong(own()))?;
-        let mut ns = whole
-            .checked_mul(scale)
-            .ok_or_else(|| SpanError::TooLong(own()))?;
+        let mut ns = whole.checked_mul(scale).ok_or_else(|| SpanError::TooLong(own()))?;
         let mut rest = scale;
         for digit in decimals.trim_end_matches('0').bytes() {
             // The weight of this decimal must be a whole number of nanoseconds, or become one with its digit (1.5m).
@@ -139,9 +126,7 @@ impl FromStr for Span {
             if weighted % 10 != 0 {
                 return Err(SpanError::TooFine(own()));
             }
-            ns = ns
-                .checked_add(weighted / 10)
-                .ok_or_else(|| SpanError::TooLong(own()))?;
+            ns = ns.checked_add(weighted / 10).ok_or_else(|| SpanError::TooLong(own()))?;
             rest /= 10;
         }
         let seconds = u64::try_from(ns / SECOND).map_err(|_| SpanError::TooLong(own()))?;
@@ -159,9 +144,7 @@ impl fmt::Display for Span {
         let shortest = UNITS
             .iter()
             .filter(|(_, scale)| ns >= *scale)
-            .filter_map(|&(names, scale)| {
-                in_unit(ns, scale).map(|number| format!("{number}{}", names[0]))
-            })
+            .filter_map(|&(names, scale)| in_unit(ns, scale).map(|number| format!("{number}{}", names[0])))
             // The first of equals wins, which is the greater unit: 1.000000001s rather than 1000000001ns.
             .min_by_key(String::len);
         f.pad(&shortest.unwrap_or_default())
@@ -177,10 +160,7 @@ fn in_unit(ns: u128, scale: u128) -> Option<String> {
     // Nobody reads 0.35m: fractions only of the decimal units.
     (scale <= SECOND).then(|| {
         let digits = scale.ilog10() as usize;
-        format!(
-            "{whole}.{}",
-            format!("{part:0digits$}").trim_end_matches('0')
-        )
+        format!("{whole}.{}", format!("{part:0digits$}").trim_end_matches('0'))
     })
 }
 
@@ -194,14 +174,10 @@ pub struct Rate(f64);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateError {
     /// Not a decimal number with an optional k, M and /s.
-    #[error(
-        "read the rate {0:?}: it is not a number; write attempts per second, e.g. 1000, 2.5k or 1000/s"
-    )]
+    #[error("read the rate {0:?}: it is not a number; write attempts per second, e.g. 1000, 2.5k or 1000/s")]
     NotANumber(String),
     /// Zero, negative or infinite.
-    #[error(
-        "read the rate {0:?}: a rate is finite and greater than 0; write attempts per second, e.g. 1000"
-    )]
+    #[error("read the rate {0:?}: a rate is finite and greater than 0; write attempts per second, e.g. 1000")]
     NotPositive(String),
 }
 
@@ -240,17 +216,11 @@ impl FromStr for Rate {
             _ => (number, ""),
         };
         // f64 would also take "inf", "nan" and "1e3", the last of which cannot carry a k.
-        if !number
-            .trim_start_matches('-')
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.')
-        {
+        if !number.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
             return Err(not_a_number());
         }
         // The exponent is parsed with the digits, since 1.001 * 1000 is 1000.9999999999999.
-        let value: f64 = format!("{number}{exponent}")
-            .parse()
-            .map_err(|_| not_a_number())?;
+        let value: f64 = format!("{number}{exponent}").parse().map_err(|_| not_a_number())?;
         Self::new(value).map_err(|_| RateError::NotPositive(written.to_owned()))
     }
 }

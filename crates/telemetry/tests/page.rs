@@ -21,10 +21,7 @@ fn every_series_of_a_page_is_unique_and_documented() {
             name.clone_into(&mut family);
         } else if !line.starts_with('#') {
             let (key, value) = line.rsplit_once(' ').expect("a value");
-            assert!(
-                key.starts_with(&family),
-                "{line} is outside its family {family}"
-            );
+            assert!(key.starts_with(&family), "{line} is outside its family {family}");
             assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
             assert!(series.insert(key), "{key} is there twice");
         }
@@ -60,17 +57,8 @@ fn promtool_finds_nothing_to_complain_about() {
         spawned => spawned.expect("promtool starts"),
     };
     let page = scrape::page(&Workers::new(2).sum());
-    promtool
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(page.as_bytes())
-        .expect("promtool reads the page");
+    promtool.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("promtool reads the page");
     let output = promtool.wait_with_output().expect("promtool ends");
     let said = [output.stdout, output.stderr].concat();
-    assert!(
-        output.status.success() && said.is_empty(),
-        "{}",
-        String::from_utf8_lossy(&said)
-    );
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }

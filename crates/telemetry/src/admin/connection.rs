@@ -32,10 +32,7 @@ pub(super) struct Timeouts {
 }
 
 /// A header takes milliseconds; idle covers the usual scrape intervals.
-pub(super) const TIMEOUTS: Timeouts = Timeouts {
-    header: Duration::from_secs(5),
-    idle: Duration::from_secs(30),
-};
+pub(super) const TIMEOUTS: Timeouts = Timeouts { header: Duration::from_secs(5), idle: Duration::from_secs(30) };
 /// Header bytes hyper buffers; more is answered with 431.
 const MAX_HEADER: usize = 16 * 1024;
 
@@ -61,8 +58,7 @@ impl Drop for Slot {
 
 /// Says 503 to a connection there is no place for, as far as that is possible without waiting, and closes it.
 pub(super) fn refuse(stream: TcpStream) {
-    const FULL: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     // Back to a plain non-blocking socket: tokio would not try before its reactor has seen this one.
     let Ok(mut stream) = stream.into_std() else {
         return;
@@ -91,10 +87,7 @@ enum Stage {
 impl Deadline {
     fn new(timeouts: Timeouts) -> Self {
         let stage = Stage::Header(Instant::now() + timeouts.header);
-        Self {
-            timeouts,
-            stage: Arc::new(Mutex::new(stage)),
-        }
+        Self { timeouts, stage: Arc::new(Mutex::new(stage)) }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -124,19 +117,14 @@ impl Deadline {
 /// Serves one connection until it closes, its time is up or the port closes.
 pub(super) async fn run(stream: TcpStream, service: Service, watcher: Watcher, slot: Slot) {
     let deadline = Deadline::new(service.timeouts);
-    let io = TokioIo::new(Timed {
-        stream,
-        deadline: deadline.clone(),
-    });
+    let io = TokioIo::new(Timed { stream, deadline: deadline.clone() });
     let answering = service_fn(|request| {
         let response = service.answer(&request);
         deadline.answered();
         async move { Ok::<_, Infallible>(response) }
     });
-    let connection = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(io, answering);
+    let connection =
+        http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEADER).serve_connection(io, answering);
 
     let mut serving = pin!(watcher.watch(connection));
     let mut alarm = pin!(tokio::time::sleep_until(deadline.at()));
@@ -164,11 +152,7 @@ struct Timed {
 }
 
 impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -179,11 +163,7 @@ impl AsyncRead for Timed {
 }
 
 impl AsyncWrite for Timed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

@@ -14,9 +14,7 @@ const MAX_RESPONSE: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The connection failed or took too long.
-    #[error(
-        "get http://{addr}{path}: {source}; is the program running, with its admin port there?"
-    )]
+    #[error("get http://{addr}{path}: {source}; is the program running, with its admin port there?")]
     Io {
         /// Whom we asked.
         addr: SocketAddr,
@@ -40,11 +38,7 @@ pub enum FetchError {
 /// # Errors
 /// [`FetchError::Io`] when connecting, sending or receiving fails or takes too long, [`FetchError::NotHttp`] when what
 /// comes back is no HTTP response. Any HTTP status is a success of this function.
-pub fn get_local(
-    addr: SocketAddr,
-    path: &str,
-    timeout: Duration,
-) -> Result<(u16, String), FetchError> {
+pub fn get_local(addr: SocketAddr, path: &str, timeout: Duration) -> Result<(u16, String), FetchError> {
     let response = exchange(addr, path, timeout).map_err(|source| FetchError::Io {
         addr,
         path: path.to_owned(),
@@ -54,10 +48,7 @@ pub fn get_local(
             _ => source,
         },
     })?;
-    parse(&response).ok_or_else(|| FetchError::NotHttp {
-        addr,
-        path: path.to_owned(),
-    })
+    parse(&response).ok_or_else(|| FetchError::NotHttp { addr, path: path.to_owned() })
 }
 
 fn timed_out() -> io::Error {
@@ -86,29 +77,21 @@ fn exchange(addr: SocketAddr, path: &str, timeout: Duration) -> io::Result<Vec<u
             Err(error) => return Err(error),
         }
         if response.len() > MAX_RESPONSE {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "the answer exceeds 64 MiB",
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the answer exceeds 64 MiB"));
         }
     }
 }
 
 /// Status and body of a response, if it is one.
 fn parse(response: &[u8]) -> Option<(u16, String)> {
-    let end = response
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")?;
+    let end = response.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = str::from_utf8(&response[..end]).ok()?;
     let mut words = head.lines().next()?.split(' ');
     if !words.next()?.starts_with("HTTP/1.") {
         return None;
     }
     let status = words.next()?.parse().ok()?;
-    Some((
-        status,
-        String::from_utf8_lossy(&response[end + 4..]).into_owned(),
-    ))
+    Some((status, String::from_utf8_lossy(&response[end + 4..]).into_owned()))
 }
 
 #[cfg(test)]
@@ -131,10 +114,7 @@ mod tests {
 
     #[test]
     fn status_and_body_are_split() {
-        assert_eq!(
-            parse(b"HTTP/1.0 503 Busy\r\nA: b\r\n\r\nx\r\n\r\ny"),
-            Some((503, "x\r\n\r\ny".to_owned()))
-        );
+        assert_eq!(parse(b"HTTP/1.0 503 Busy\r\nA: b\r\n\r\nx\r\n\r\ny"), Some((503, "x\r\n\r\ny".to_owned())));
         assert_eq!(parse(b"HTTP/1.1 200\r\n\r\n"), Some((200, String::new())));
         assert_eq!(parse(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), None);
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\n"), None);
@@ -142,27 +122,15 @@ mod tests {
 
     #[test]
     fn a_port_nobody_listens_on_is_named_in_the_error() {
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let error = get_local(free, "/healthz", Duration::from_secs(5))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with(&format!("get http://{free}/healthz: Connection refused")),
-            "{error}"
-        );
-        assert!(
-            error.ends_with("is the program running, with its admin port there?"),
-            "{error}"
-        );
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = get_local(free, "/healthz", Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("get http://{free}/healthz: Connection refused")), "{error}");
+        assert!(error.ends_with("is the program running, with its admin port there?"), "{error}");
     }
 
     #[test]
     fn a_peer_that_is_not_http_is_told_apart() {
-        let error =
-            get_local(peer(b"\x00", Duration::ZERO), "/", Duration::from_secs(5)).unwrap_err();
+        let error = get_local(peer(b"\x00", Duration::ZERO), "/", Duration::from_secs(5)).unwrap_err();
         assert!(matches!(error, FetchError::NotHttp { .. }), "{error}");
     }
 
@@ -171,10 +139,7 @@ mod tests {
         let started = Instant::now();
         let slow = peer(b"HTTP/1.0 200 OK\r\n", Duration::from_secs(20));
         let error = get_local(slow, "/", Duration::from_millis(100)).unwrap_err();
-        assert!(
-            error.to_string().contains("no complete answer in time"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no complete answer in time"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(10));
     }
 }

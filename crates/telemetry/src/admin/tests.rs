@@ -77,29 +77,17 @@ fn get_answers_with_status_type_and_body() {
     assert_eq!(get("/readyz"), (503, "not yet\n".to_owned()));
     assert_eq!(get("/nowhere"), (404, "no page /nowhere\n".to_owned()));
     assert_eq!(get("/odd").0, 500);
-    let raw = exchange(
-        &admin,
-        "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
+    let raw = exchange(&admin, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(raw.starts_with("HTTP/1.1 200 OK\r\n"), "{raw}");
-    assert!(
-        raw.contains("content-type: text/plain; version=0.0.4\r\n"),
-        "{raw}"
-    );
+    assert!(raw.contains("content-type: text/plain; version=0.0.4\r\n"), "{raw}");
     admin.stop();
 }
 
 #[test]
 fn head_has_the_length_but_no_body_and_is_no_scrape() {
     let admin = admin();
-    let raw = exchange(
-        &admin,
-        "HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-    );
-    assert!(
-        raw.starts_with("HTTP/1.1 200 OK\r\n") && raw.contains("content-length: 5\r\n"),
-        "{raw}"
-    );
+    let raw = exchange(&admin, "HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(raw.starts_with("HTTP/1.1 200 OK\r\n") && raw.contains("content-length: 5\r\n"), "{raw}");
     assert!(raw.ends_with("\r\n\r\n"), "{raw}");
     assert_eq!((admin.scrapes(), admin.last_scrape()), (0, None));
 }
@@ -108,14 +96,10 @@ fn head_has_the_length_but_no_body_and_is_no_scrape() {
 fn other_methods_are_refused_with_the_allowed_ones() {
     let admin = admin();
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let request = format!(
-            "{method} /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
-        );
+        let request =
+            format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc");
         let raw = exchange(&admin, &request);
-        assert!(
-            raw.starts_with("HTTP/1.1 405 ") && raw.contains("allow: GET, HEAD\r\n"),
-            "{raw}"
-        );
+        assert!(raw.starts_with("HTTP/1.1 405 ") && raw.contains("allow: GET, HEAD\r\n"), "{raw}");
     }
 }
 
@@ -135,9 +119,7 @@ fn one_connection_serves_many_requests() {
     let admin = admin();
     let mut stream = connect(&admin);
     for _ in 0..3 {
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         read_response(&mut stream, "up 1\n");
     }
     assert_eq!(admin.scrapes(), 3);
@@ -145,46 +127,29 @@ fn one_connection_serves_many_requests() {
 
 #[test]
 fn a_slow_header_and_an_idle_connection_are_closed_after_their_own_time_outs() {
-    let timeouts = Timeouts {
-        header: Duration::from_millis(300),
-        idle: Duration::from_millis(1200),
-    };
+    let timeouts = Timeouts { header: Duration::from_millis(300), idle: Duration::from_millis(1200) };
     let admin = Admin::start_with(LOOPBACK, Arc::new(Fixed), timeouts).unwrap();
 
     let mut silent = connect(&admin);
-    assert!(
-        closed_after(&mut silent) < timeouts.idle,
-        "a connection that says nothing is closed like a slow header"
-    );
+    assert!(closed_after(&mut silent) < timeouts.idle, "a connection that says nothing is closed like a slow header");
 
     let mut slow = connect(&admin);
     slow.write_all(b"GET /metr").unwrap();
     let waited = closed_after(&mut slow);
-    assert!(
-        waited >= timeouts.header / 2 && waited < timeouts.idle,
-        "{waited:?}"
-    );
+    assert!(waited >= timeouts.header / 2 && waited < timeouts.idle, "{waited:?}");
 
     let mut idle = connect(&admin);
-    idle.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    idle.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_response(&mut idle, "up 1\n");
     let waited = closed_after(&mut idle);
-    assert!(
-        waited > timeouts.header * 2,
-        "an idle connection was closed like a slow header: {waited:?}"
-    );
+    assert!(waited > timeouts.header * 2, "an idle connection was closed like a slow header: {waited:?}");
 
     let mut late = connect(&admin);
-    late.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    late.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_response(&mut late, "up 1\n");
     late.write_all(b"GET").unwrap();
     let waited = closed_after(&mut late);
-    assert!(
-        waited < timeouts.idle,
-        "a second header that stalls has the time of a header: {waited:?}"
-    );
+    assert!(waited < timeouts.idle, "a second header that stalls has the time of a header: {waited:?}");
 }
 
 #[test]
@@ -193,21 +158,16 @@ fn the_sixty_fifth_connection_gets_503_and_a_place_freed_is_taken() {
     let mut served: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(&admin)).collect();
     let mut refused = String::new();
     connect(&admin).read_to_string(&mut refused).unwrap();
-    assert!(
-        refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{refused}");
     assert!(refused.ends_with("\r\n\r\n"), "{refused}");
 
     let last = served.last_mut().unwrap();
-    last.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    last.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_response(last, "up 1\n");
 
     drop(served);
     let started = Instant::now();
-    while get_local(admin.local_addr(), "/metrics", PATIENCE).map_or(0, |(status, _)| status) != 200
-    {
+    while get_local(admin.local_addr(), "/metrics", PATIENCE).map_or(0, |(status, _)| status) != 200 {
         assert!(started.elapsed() < PATIENCE, "no place was given back");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -219,22 +179,12 @@ fn a_port_in_use_is_an_error_or_replaced_by_a_free_one() {
     let taken = first.local_addr();
     let error = Admin::start(taken, Arc::new(Fixed)).unwrap_err();
     assert!(matches!(error, AdminError::Bind { addr, .. } if addr == taken));
-    assert!(
-        error
-            .to_string()
-            .ends_with("choose another address with --admin ADDR, or --admin off"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("choose another address with --admin ADDR, or --admin off"), "{error}");
 
     let (second, replaced) = Admin::start_or_free_port(taken, Arc::new(Fixed)).unwrap();
     assert!(replaced);
     assert_ne!(second.local_addr().port(), taken.port());
-    assert_eq!(
-        get_local(second.local_addr(), "/metrics", PATIENCE)
-            .unwrap()
-            .0,
-        200
-    );
+    assert_eq!(get_local(second.local_addr(), "/metrics", PATIENCE).unwrap().0, 200);
 
     let (third, replaced) = Admin::start_or_free_port(LOOPBACK, Arc::new(Fixed)).unwrap();
     assert!(!replaced);
@@ -246,16 +196,11 @@ fn stop_ends_idle_connections_frees_the_port_and_is_quick() {
     let admin = admin();
     let addr = admin.local_addr();
     let mut idle = connect(&admin);
-    idle.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    idle.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_response(&mut idle, "up 1\n");
     let started = Instant::now();
     admin.stop();
-    assert!(
-        started.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     closed_after(&mut idle);
     Admin::start(addr, Arc::new(Fixed)).expect("the port is free in spite of TIME_WAIT");
 }
@@ -276,9 +221,7 @@ fn a_response_under_way_is_finished_before_the_port_closes() {
 fn stop_returns_even_while_a_page_blocks() {
     let admin = admin();
     let mut stream = connect(&admin);
-    stream
-        .write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let started = Instant::now();
     admin.stop();
@@ -305,8 +248,5 @@ fn the_address_to_listen_on_is_off_or_an_address() {
         assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
     }
     let error = "localhost:9710".parse::<Listen>().unwrap_err().to_string();
-    assert!(
-        error.contains("\"localhost:9710\"") && error.contains("write e.g. 127.0.0.1:9710"),
-        "{error}"
-    );
+    assert!(error.contains("\"localhost:9710\"") && error.contains("write e.g. 127.0.0.1:9710"), "{error}");
 }

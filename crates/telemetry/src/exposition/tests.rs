@@ -3,36 +3,14 @@
 use super::*;
 use crate::histogram::Histogram;
 
-const ACCEPTS: Metric = Metric {
-    name: "server_accepts_total",
-    kind: Kind::Counter,
-    labels: &["acceptor"],
-    help: "accept4 successes.",
-};
-const LIMIT: Metric = Metric {
-    name: "listener_limit",
-    kind: Kind::Gauge,
-    labels: &["listener"],
-    help: "A \\ and\na new line.",
-};
-const WAIT: Metric = Metric {
-    name: "wait_seconds",
-    kind: Kind::Histogram,
-    labels: &["source"],
-    help: "Time in the queue.",
-};
-const OPEN_FDS: Metric = Metric {
-    name: "process_open_fds",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Open descriptors.",
-};
-const CONFIG: Metric = Metric {
-    name: "config_info",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Settings.",
-};
+const ACCEPTS: Metric =
+    Metric { name: "server_accepts_total", kind: Kind::Counter, labels: &["acceptor"], help: "accept4 successes." };
+const LIMIT: Metric =
+    Metric { name: "listener_limit", kind: Kind::Gauge, labels: &["listener"], help: "A \\ and\na new line." };
+const WAIT: Metric =
+    Metric { name: "wait_seconds", kind: Kind::Histogram, labels: &["source"], help: "Time in the queue." };
+const OPEN_FDS: Metric = Metric { name: "process_open_fds", kind: Kind::Gauge, labels: &[], help: "Open descriptors." };
+const CONFIG: Metric = Metric { name: "config_info", kind: Kind::Gauge, labels: &[], help: "Settings." };
 
 #[test]
 fn samples_are_grouped_by_metric_and_metrics_sorted_by_name() {
@@ -62,23 +40,11 @@ process_open_fds 12
 #[test]
 fn a_histogram_shows_exact_edges_and_cumulative_counts() {
     let histogram = Histogram::new();
-    for ns in [
-        9_000,
-        1_000_000_000,
-        1_030_000_000,
-        3_010_000_000,
-        500_000_000_000,
-    ] {
+    for ns in [9_000, 1_000_000_000, 1_030_000_000, 3_010_000_000, 500_000_000_000] {
         histogram.record(ns);
     }
     let mut families = Families::new();
-    families.histogram(
-        &WAIT,
-        &["rx"],
-        &histogram.snapshot(),
-        Bounds::Latency,
-        Scale::Seconds,
-    );
+    families.histogram(&WAIT, &["rx"], &histogram.snapshot(), Bounds::Latency, Scale::Seconds);
     let expected = r#"# HELP acceptbench_wait_seconds Time in the queue.
 # TYPE acceptbench_wait_seconds histogram
 acceptbench_wait_seconds_bucket{source="rx",le="0.000009984"} 1
@@ -112,29 +78,13 @@ acceptbench_wait_seconds_count{source="rx"} 5
 
 #[test]
 fn counts_and_fill_ratios_have_their_own_units() {
-    const BATCH: Metric = Metric {
-        name: "batch",
-        kind: Kind::Histogram,
-        labels: &[],
-        help: "b",
-    };
-    const FILL: Metric = Metric {
-        name: "fill_ratio",
-        kind: Kind::Histogram,
-        labels: &[],
-        help: "f",
-    };
+    const BATCH: Metric = Metric { name: "batch", kind: Kind::Histogram, labels: &[], help: "b" };
+    const FILL: Metric = Metric { name: "fill_ratio", kind: Kind::Histogram, labels: &[], help: "f" };
     let histogram = Histogram::new();
     histogram.record_n(128, 3);
     histogram.record(64);
     let mut families = Families::new();
-    families.histogram(
-        &BATCH,
-        &[],
-        &histogram.snapshot(),
-        Bounds::Count,
-        Scale::Plain,
-    );
+    families.histogram(&BATCH, &[], &histogram.snapshot(), Bounds::Count, Scale::Plain);
     families.histogram(&FILL, &[], &histogram.snapshot(), Bounds::Fill, Scale::Fill);
     let page = families.render();
     for line in [
@@ -152,28 +102,19 @@ fn counts_and_fill_ratios_have_their_own_units() {
 
 #[test]
 fn every_bound_prints_without_float_dust() {
-    for (bounds, scale) in [
-        (Bounds::Latency, Scale::Seconds),
-        (Bounds::Lag, Scale::Seconds),
-    ] {
+    for (bounds, scale) in [(Bounds::Latency, Scale::Seconds), (Bounds::Lag, Scale::Seconds)] {
         for &bucket in le_bounds(bounds) {
             let text = scale.apply(upper_edge(bucket)).to_string();
             let decimals = text.split_once('.').map_or("", |(_, decimals)| decimals);
             assert!(decimals.len() <= 9, "{text}");
-            let ns = format!(
-                "{}{decimals:0<9}",
-                text.split('.').next().unwrap_or_default()
-            );
+            let ns = format!("{}{decimals:0<9}", text.split('.').next().unwrap_or_default());
             assert_eq!(ns.parse(), Ok(upper_edge(bucket)), "{text}");
         }
     }
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    should_panic(expected = "server_accepts_total has the labels")
-)]
+#[cfg_attr(debug_assertions, should_panic(expected = "server_accepts_total has the labels"))]
 fn a_sample_with_the_wrong_number_of_labels_is_dropped() {
     let mut families = Families::new();
     families.counter(&ACCEPTS, &[], 1);

@@ -26,8 +26,7 @@ pub fn fill_parts(depth: u64, capacity: u64) -> u64 {
         return FILL_PARTS;
     }
     // Below capacity, so the quotient is below FILL_PARTS; u128 because depth is whatever the caller has.
-    u64::try_from(u128::from(depth) * u128::from(FILL_PARTS) / u128::from(capacity))
-        .unwrap_or(FILL_PARTS)
+    u64::try_from(u128::from(depth) * u128::from(FILL_PARTS) / u128::from(capacity)).unwrap_or(FILL_PARTS)
 }
 
 /// A family of `le` bounds.
@@ -47,15 +46,10 @@ pub enum Bounds {
 /// The buckets whose upper edges are the `le` bounds of `kind`, ascending. `+Inf` is not among them.
 pub fn le_bounds(kind: Bounds) -> &'static [usize] {
     static LATENCY: LazyLock<Vec<usize>> = LazyLock::new(latency);
-    static LAG: LazyLock<Vec<usize>> =
-        LazyLock::new(|| one_two_five(100, 10 * SECOND).map(nearest).collect());
-    static COUNT: LazyLock<Vec<usize>> =
-        LazyLock::new(|| (0..=16).map(|bits| bucket_of(1 << bits)).collect());
-    static FILL: LazyLock<Vec<usize>> = LazyLock::new(|| {
-        [16, 32, 48, 64, 80, 96, 112, 120, 127, 128]
-            .map(bucket_of)
-            .to_vec()
-    });
+    static LAG: LazyLock<Vec<usize>> = LazyLock::new(|| one_two_five(100, 10 * SECOND).map(nearest).collect());
+    static COUNT: LazyLock<Vec<usize>> = LazyLock::new(|| (0..=16).map(|bits| bucket_of(1 << bits)).collect());
+    static FILL: LazyLock<Vec<usize>> =
+        LazyLock::new(|| [16, 32, 48, 64, 80, 96, 112, 120, 127, 128].map(bucket_of).to_vec());
     match kind {
         Bounds::Latency => &LATENCY,
         Bounds::Lag => &LAG,
@@ -86,11 +80,7 @@ fn one_two_five(from: u64, to: u64) -> impl Iterator<Item = u64> {
 /// The bucket whose upper edge is nearest to `v`.
 fn nearest(v: u64) -> usize {
     let bucket = bucket_of(v);
-    if v - lower_edge(bucket) < upper_edge(bucket) - v {
-        bucket - 1
-    } else {
-        bucket
-    }
+    if v - lower_edge(bucket) < upper_edge(bucket) - v { bucket - 1 } else { bucket }
 }
 
 #[cfg(test)]
@@ -98,10 +88,7 @@ mod tests {
     use super::*;
 
     fn edges(kind: Bounds) -> Vec<u64> {
-        le_bounds(kind)
-            .iter()
-            .map(|&bucket| upper_edge(bucket))
-            .collect()
+        le_bounds(kind).iter().map(|&bucket| upper_edge(bucket)).collect()
     }
 
     /// The index of the exposition bucket that counts `ns`.
@@ -116,18 +103,10 @@ mod tests {
             let bucket = exposition_bucket(second * SECOND);
             for late in 0..=30 {
                 let ns = second * SECOND + second * SECOND / 1000 * late;
-                assert_eq!(
-                    exposition_bucket(ns),
-                    bucket,
-                    "{second} s is cut {late} ‰ late"
-                );
+                assert_eq!(exposition_bucket(ns), bucket, "{second} s is cut {late} ‰ late");
             }
             assert!(!taken.contains(&bucket), "{second} s shares its bucket");
-            assert_ne!(
-                exposition_bucket(second * SECOND * 49 / 50),
-                bucket,
-                "{second} s has early company"
-            );
+            assert_ne!(exposition_bucket(second * SECOND * 49 / 50), bucket, "{second} s has early company");
             taken.push(bucket);
         }
     }
@@ -138,29 +117,15 @@ mod tests {
             assert!(le_bounds(kind).is_sorted_by(|a, b| a < b), "{kind:?}");
         }
         assert_eq!(edges(Bounds::Latency).len(), 25);
-        for (kind, nominal) in [
-            (Bounds::Latency, 10_000),
-            (Bounds::Latency, 100 * SECOND),
-            (Bounds::Lag, 2_000_000),
-        ] {
-            let off = edges(kind)
-                .iter()
-                .map(|edge| edge.abs_diff(nominal))
-                .min()
-                .unwrap();
-            assert!(
-                off * 128 <= nominal,
-                "{kind:?} has no bound within 0.8 % of {nominal}"
-            );
+        for (kind, nominal) in [(Bounds::Latency, 10_000), (Bounds::Latency, 100 * SECOND), (Bounds::Lag, 2_000_000)] {
+            let off = edges(kind).iter().map(|edge| edge.abs_diff(nominal)).min().unwrap();
+            assert!(off * 128 <= nominal, "{kind:?} has no bound within 0.8 % of {nominal}");
         }
     }
 
     #[test]
     fn count_bounds_are_exact_powers_of_two() {
-        assert_eq!(
-            edges(Bounds::Count),
-            (0..=16).map(|bits| 1 << bits).collect::<Vec<u64>>()
-        );
+        assert_eq!(edges(Bounds::Count), (0..=16).map(|bits| 1 << bits).collect::<Vec<u64>>());
     }
 
     #[test]

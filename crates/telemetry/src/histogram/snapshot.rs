@@ -39,9 +39,7 @@ struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
     /// Buckets out of order or named twice.
-    #[error(
-        "read a histogram: bucket {bucket} follows bucket {previous}; write buckets in ascending order, each once"
-    )]
+    #[error("read a histogram: bucket {bucket} follows bucket {previous}; write buckets in ascending order, each once")]
     Order {
         /// The bucket that came too late.
         bucket: u32,
@@ -69,39 +67,18 @@ pub enum SnapshotError {
 impl TryFrom<Stored> for HistogramSnapshot {
     type Error = SnapshotError;
 
-    fn try_from(
-        Stored {
-            count,
-            sum,
-            max,
-            buckets,
-        }: Stored,
-    ) -> Result<Self, SnapshotError> {
+    fn try_from(Stored { count, sum, max, buckets }: Stored) -> Result<Self, SnapshotError> {
         if let Some(pair) = buckets.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
-            return Err(SnapshotError::Order {
-                bucket: pair[1].0,
-                previous: pair[0].0,
-            });
+            return Err(SnapshotError::Order { bucket: pair[1].0, previous: pair[0].0 });
         }
-        if let Some(&(bucket, _)) = buckets
-            .last()
-            .filter(|(bucket, _)| *bucket as usize >= BUCKETS)
-        {
+        if let Some(&(bucket, _)) = buckets.last().filter(|(bucket, _)| *bucket as usize >= BUCKETS) {
             return Err(SnapshotError::Unknown { bucket });
         }
         let held: u128 = buckets.iter().map(|(_, n)| u128::from(*n)).sum();
         if held != u128::from(count) {
-            return Err(SnapshotError::Count {
-                count,
-                buckets: held,
-            });
+            return Err(SnapshotError::Count { count, buckets: held });
         }
-        Ok(Self {
-            count,
-            sum,
-            max,
-            buckets,
-        })
+        Ok(Self { count, sum, max, buckets })
     }
 }
 
@@ -125,10 +102,7 @@ impl HistogramSnapshot {
             return;
         }
         let mut merged = Vec::with_capacity(self.buckets.len() + other.buckets.len());
-        let (mut ours, mut theirs) = (
-            self.buckets.iter().peekable(),
-            other.buckets.iter().peekable(),
-        );
+        let (mut ours, mut theirs) = (self.buckets.iter().peekable(), other.buckets.iter().peekable());
         while let (Some(&&(a, n)), Some(&&(b, m))) = (ours.peek(), theirs.peek()) {
             let order = a.cmp(&b);
             merged.push(match order {
@@ -158,9 +132,7 @@ impl HistogramSnapshot {
         let mut buckets = Vec::with_capacity(self.buckets.len());
         for &(bucket, n) in &self.buckets {
             while before.next_if(|(b, _)| *b < bucket).is_some() {}
-            let old = before
-                .next_if(|(b, _)| *b == bucket)
-                .map_or(0, |&(_, old)| old);
+            let old = before.next_if(|(b, _)| *b == bucket).map_or(0, |&(_, old)| old);
             if n > old {
                 buckets.push((bucket, n - old));
             }
@@ -170,12 +142,7 @@ impl HistogramSnapshot {
             Some(_) if self.max > earlier.max => self.max,
             Some(&(last, _)) => upper_edge(last as usize).min(self.max),
         };
-        Self {
-            count: buckets.iter().map(|(_, n)| n).sum(),
-            sum: self.sum.saturating_sub(earlier.sum),
-            max,
-            buckets,
-        }
+        Self { count: buckets.iter().map(|(_, n)| n).sum(), sum: self.sum.saturating_sub(earlier.sum), max, buckets }
     }
 
     /// The value that a share `q` of all values does not exceed: the upper edge of the bucket that holds the
@@ -191,11 +158,7 @@ impl HistogramSnapshot {
             if seen as f64 >= rank {
                 let bucket = bucket as usize;
                 // The last bucket also counts what lies beyond its edge, so only the maximum bounds it.
-                let edge = if bucket + 1 == BUCKETS {
-                    self.max
-                } else {
-                    upper_edge(bucket)
-                };
+                let edge = if bucket + 1 == BUCKETS { self.max } else { upper_edge(bucket) };
                 return Some(edge.min(self.max));
             }
         }
@@ -204,28 +167,16 @@ impl HistogramSnapshot {
 
     /// How many values do not exceed the upper edge of `edge_bucket`: the Prometheus bucket with that `le`.
     pub fn cumulative(&self, edge_bucket: usize) -> u64 {
-        self.buckets
-            .iter()
-            .take_while(|(bucket, _)| *bucket as usize <= edge_bucket)
-            .map(|(_, n)| n)
-            .sum()
+        self.buckets.iter().take_while(|(bucket, _)| *bucket as usize <= edge_bucket).map(|(_, n)| n).sum()
     }
 
     /// Counts one value here. For tools that build a histogram from stored data; the hot path uses
     /// [`Histogram`](super::Histogram).
     pub fn record(&mut self, v: u64) {
         // bucket_of is below BUCKETS, which fits u32 many times over.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a bucket index is below 2240"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "a bucket index is below 2240")]
         let bucket = bucket_of(v) as u32;
-        self.merge(&Self {
-            count: 1,
-            sum: v,
-            max: v,
-            buckets: vec![(bucket, 1)],
-        });
+        self.merge(&Self { count: 1, sum: v, max: v, buckets: vec![(bucket, 1)] });
     }
 }
 
@@ -246,11 +197,7 @@ mod tests {
     /// Values over the whole range, as spread as latencies are.
     fn values() -> impl Strategy<Value = Vec<u64>> {
         let value = (0u32..40, 0.0..1.0f64).prop_map(|(bits, part)| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a test value, any will do"
-            )]
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test value, any will do")]
             let extra = ((1u64 << bits) as f64 * part) as u64;
             (1u64 << bits) + extra
         });
@@ -261,10 +208,7 @@ mod tests {
     fn an_empty_snapshot_has_no_quantile_and_no_mean() {
         let empty = HistogramSnapshot::default();
         assert!(empty.is_empty());
-        assert_eq!(
-            (empty.quantile(0.5), empty.mean(), empty.cumulative(100)),
-            (None, None, 0)
-        );
+        assert_eq!((empty.quantile(0.5), empty.mean(), empty.cumulative(100)), (None, None, 0));
         assert_eq!(empty, Histogram::new().snapshot());
     }
 
@@ -297,17 +241,9 @@ mod tests {
         histogram.record(1_000);
         let between = histogram.snapshot().since(&earlier);
         assert_eq!((between.count, between.sum), (3, 1_012));
-        assert_eq!(
-            between.max,
-            upper_edge(bucket_of(1_000)),
-            "an unmoved maximum is known to its bucket"
-        );
+        assert_eq!(between.max, upper_edge(bucket_of(1_000)), "an unmoved maximum is known to its bucket");
         histogram.record(2_000_000);
-        assert_eq!(
-            histogram.snapshot().since(&earlier).max,
-            2_000_000,
-            "a new maximum is exact"
-        );
+        assert_eq!(histogram.snapshot().since(&earlier).max, 2_000_000, "a new maximum is exact");
         assert_eq!(earlier.since(&earlier), HistogramSnapshot::default());
     }
 
@@ -315,23 +251,13 @@ mod tests {
     fn json_round_trips_and_a_foreign_layout_is_refused() {
         let snapshot = of(&[1, 1, 3_000]);
         let json = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(
-            json,
-            r#"{"count":3,"sum":3002,"max":3000,"buckets":[[0,2],[413,1]]}"#
-        );
-        assert_eq!(
-            serde_json::from_str::<HistogramSnapshot>(&json).unwrap(),
-            snapshot
-        );
-        for (buckets, cause) in [
-            ("[[4,1],[4,1]]", "ascending"),
-            ("[[2240,1]]", "another version"),
-            ("[[4,2]]", "its buckets hold 2"),
-        ] {
+        assert_eq!(json, r#"{"count":3,"sum":3002,"max":3000,"buckets":[[0,2],[413,1]]}"#);
+        assert_eq!(serde_json::from_str::<HistogramSnapshot>(&json).unwrap(), snapshot);
+        for (buckets, cause) in
+            [("[[4,1],[4,1]]", "ascending"), ("[[2240,1]]", "another version"), ("[[4,2]]", "its buckets hold 2")]
+        {
             let text = format!(r#"{{"count":1,"sum":1,"max":1,"buckets":{buckets}}}"#);
-            let error = serde_json::from_str::<HistogramSnapshot>(&text)
-                .unwrap_err()
-                .to_string();
+            let error = serde_json::from_str::<HistogramSnapshot>(&text).unwrap_err().to_string();
             assert!(error.contains(cause), "{error}");
         }
     }

@@ -40,59 +40,36 @@ fn spans_are_printed_in_the_shortest_exact_form() {
     ] {
         assert_eq!(Span::from(Duration::from_nanos(ns)).to_string(), text);
     }
-    assert_eq!(
-        format!("{:>6}", Span::from(Duration::from_secs(5))),
-        "    5s"
-    );
+    assert_eq!(format!("{:>6}", Span::from(Duration::from_secs(5))), "    5s");
 }
 
 #[test]
 fn a_wrong_span_names_its_cause_and_the_fix() {
     for (text, expected) in [
         ("500", "write a unit, e.g. 500us, 500ms or 500s"),
-        (
-            "5 parsecs",
-            "\"parsecs\" is not a unit; use ns, us, ms, s, m or h",
-        ),
+        ("5 parsecs", "\"parsecs\" is not a unit; use ns, us, ms, s, m or h"),
         ("-5s", "does not begin with a number"),
         ("", "does not begin with a number"),
         ("1.2.3s", "does not begin with a number"),
         ("1.s", "does not begin with a number"),
         ("1.5ns", "whole number of nanoseconds; use fewer decimals"),
-        (
-            "0.00000000001m",
-            "whole number of nanoseconds; use fewer decimals",
-        ),
+        ("0.00000000001m", "whole number of nanoseconds; use fewer decimals"),
         ("99999999999999999999h", "too long"),
         ("999999999999999999999999999999999999999999h", "too long"),
     ] {
         let error = text.parse::<Span>().unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
-        assert!(
-            error.contains(&format!("{:?}", text.trim())),
-            "{error} does not name what was written"
-        );
+        assert!(error.contains(&format!("{:?}", text.trim())), "{error} does not name what was written");
     }
 }
 
 #[test]
 fn a_span_in_a_file_is_text_and_an_integer_is_told_so() {
-    assert_eq!(
-        serde_json::to_string(&"500us".parse::<Span>().unwrap()).unwrap(),
-        "\"500us\""
-    );
-    assert_eq!(
-        serde_json::from_str::<Span>("\"5s\"").unwrap(),
-        Duration::from_secs(5).into()
-    );
+    assert_eq!(serde_json::to_string(&"500us".parse::<Span>().unwrap()).unwrap(), "\"500us\"");
+    assert_eq!(serde_json::from_str::<Span>("\"5s\"").unwrap(), Duration::from_secs(5).into());
     let error = serde_json::from_str::<Span>("500").unwrap_err().to_string();
-    assert!(
-        error.contains("integer `500`") && error.contains("write a unit, e.g. \"500us\""),
-        "{error}"
-    );
-    let error = serde_json::from_str::<Span>("\"500\"")
-        .unwrap_err()
-        .to_string();
+    assert!(error.contains("integer `500`") && error.contains("write a unit, e.g. \"500us\""), "{error}");
+    let error = serde_json::from_str::<Span>("\"500\"").unwrap_err().to_string();
     assert!(error.contains("it has no unit"), "{error}");
 }
 
@@ -105,14 +82,9 @@ fn spans_beyond_u64_nanoseconds_saturate_only_in_as_ns() {
 
 #[test]
 fn rates_are_read_with_and_without_suffix() {
-    for (text, rate) in [
-        ("1000", 1000.0),
-        ("2.5k", 2500.0),
-        ("1000/s", 1000.0),
-        ("1.001k/s", 1001.0),
-        ("1M", 1e6),
-        ("0.5", 0.5),
-    ] {
+    for (text, rate) in
+        [("1000", 1000.0), ("2.5k", 2500.0), ("1000/s", 1000.0), ("1.001k/s", 1001.0), ("1M", 1e6), ("0.5", 0.5)]
+    {
         assert_eq!(text.parse(), Rate::new(rate), "{text}");
     }
 }
@@ -126,10 +98,7 @@ fn a_wrong_rate_names_its_cause_and_the_fix() {
         ("nan", "not a number"),
         ("1e3k", "not a number"),
         ("", "not a number"),
-        (
-            "fast",
-            "write attempts per second, e.g. 1000, 2.5k or 1000/s",
-        ),
+        ("fast", "write attempts per second, e.g. 1000, 2.5k or 1000/s"),
     ] {
         let error = text.parse::<Rate>().unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
@@ -139,31 +108,11 @@ fn a_wrong_rate_names_its_cause_and_the_fix() {
 #[test]
 fn a_rate_in_a_file_is_a_number_or_text() {
     for json in ["2500", "2500.0", "\"2.5k\""] {
-        assert_eq!(
-            serde_json::from_str::<Rate>(json)
-                .unwrap()
-                .per_second()
-                .to_string(),
-            "2500",
-            "{json}"
-        );
+        assert_eq!(serde_json::from_str::<Rate>(json).unwrap().per_second().to_string(), "2500", "{json}");
     }
-    assert_eq!(
-        serde_json::to_string(&Rate::new(2500.0).unwrap()).unwrap(),
-        "2500.0"
-    );
-    assert!(
-        serde_json::from_str::<Rate>("-1")
-            .unwrap_err()
-            .to_string()
-            .contains("greater than 0")
-    );
-    assert!(
-        serde_json::from_str::<Rate>("[]")
-            .unwrap_err()
-            .to_string()
-            .contains("e.g. 1000 or \"2.5k\"")
-    );
+    assert_eq!(serde_json::to_string(&Rate::new(2500.0).unwrap()).unwrap(), "2500.0");
+    assert!(serde_json::from_str::<Rate>("-1").unwrap_err().to_string().contains("greater than 0"));
+    assert!(serde_json::from_str::<Rate>("[]").unwrap_err().to_string().contains("e.g. 1000 or \"2.5k\""));
 }
 
 proptest! {

@@ -1,0 +1,9 @@
+//! End to end: the built program, real namespaces, real kernel counters.
+
+mod bad_input;
+mod capacity;
+mod host;
+mod ledger;
+mod open_loop;
+mod phantoms;
+mod support;

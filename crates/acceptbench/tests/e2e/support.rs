@@ -1,0 +1,73 @@
+//! What the tests share: a directory and a command of their own each, and stored trials read back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use study::results::Trial;
+use tempfile::TempDir;
+
+/// One measurement at a time: two would be each other's noise.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The machine, for as long as the guard lives.
+pub(crate) fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The built program with a clean environment.
+pub(crate) fn acceptbench() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acceptbench"));
+    command.env_clear();
+    command
+}
+
+/// A directory that goes with the test.
+pub(crate) struct Lab {
+    directory: TempDir,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self { directory: TempDir::new().expect("a temporary directory") }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes an experiment file and returns its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, text).expect("a file in a temporary directory");
+        path
+    }
+
+    /// `acceptbench ARGS` in this directory, run to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        acceptbench().args(args).current_dir(self.path()).output().expect("the built program starts")
+    }
+
+    /// Runs an experiment and returns its trials; the program must end with 0.
+    pub(crate) fn trials(&self, experiment: &str) -> Vec<Trial> {
+        let (code, trials, said) = self.try_trials(experiment);
+        assert_eq!(code, Some(0), "{said}");
+        trials
+    }
+
+    /// Runs an experiment; exit code, trials, and what it said.
+    pub(crate) fn try_trials(&self, experiment: &str) -> (Option<i32>, Vec<Trial>, String) {
+        self.file("experiment.toml", experiment);
+        let output = self.run(&["run", "experiment.toml", "--admin", "off"]);
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        let lines = fs::read_to_string(self.path().join("results/latest/trials.jsonl")).unwrap_or_default();
+        let trials = lines.lines().map(|line| serde_json::from_str(line).expect("a trial")).collect();
+        (output.status.code(), trials, said)
+    }
+}
+
+/// Bytes as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

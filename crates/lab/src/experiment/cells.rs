@@ -1,0 +1,147 @@
+//! From factors to cells: every level laid over the file's tables, alone first, so that an error names its own line.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use study::design::{Cell, Design, Factor, Grid, Level};
+use toml::{Spanned, Value};
+
+use super::wire::{Wire, WireFactor};
+use super::{ExperimentError, Source};
+use crate::settings::{Resolved, Settings, short_name, text_of};
+
+/// Settings by name, in the order of the file.
+type Values = Vec<(String, Value)>;
+
+/// A factor with where it stands.
+pub(super) struct PlacedFactor {
+    pub(super) factor: Factor,
+    /// Values of each level, and its place.
+    pub(super) levels: Vec<(Values, Range<usize>)>,
+}
+
+/// A grid before it is crossed.
+pub(super) struct PlacedGrid {
+    pub(super) name: Option<String>,
+    pub(super) set: Values,
+    pub(super) span: Range<usize>,
+    pub(super) factors: Vec<PlacedFactor>,
+}
+
+pub(super) fn grids(source: &Source<'_>, wire: &Wire) -> Result<Vec<PlacedGrid>, ExperimentError> {
+    let factors = |list: &[WireFactor]| list.iter().map(|factor| place(source, factor)).collect::<Result<Vec<_>, _>>();
+    let mut grids = vec![PlacedGrid { name: None, set: Vec::new(), span: 0..0, factors: factors(&wire.factor)? }];
+    for also in &wire.also {
+        grids.push(PlacedGrid {
+            name: Some(also.name.get_ref().clone()),
+            set: also.set.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect(),
+            span: also.set.keys().next().map_or(also.name.span(), Spanned::span),
+            factors: factors(&also.factor)?,
+        });
+    }
+    Ok(grids)
+}
+
+pub(super) fn place(source: &Source<'_>, wire: &WireFactor) -> Result<PlacedFactor, ExperimentError> {
+    let (names, levels) = match (&wire.set, &wire.to, &wire.levels) {
+        (Some(set), Some(to), None) => {
+            let levels = to.iter().map(|value| (vec![(set.get_ref().clone(), value.get_ref().clone())], value.span()));
+            (vec![set.get_ref().clone()], levels.collect::<Vec<_>>())
+        }
+        (None, None, Some(levels)) => {
+            let names = levels.first().map(|level| level.get_ref().keys().cloned().collect()).unwrap_or_default();
+            let levels = levels.iter().map(|level| (level.get_ref().clone().into_iter().collect(), level.span()));
+            (names, levels.collect())
+        }
+        _ => {
+            let span = wire.set.as_ref().map_or(0..0, Spanned::span);
+            return Err(source.error(&span, "a [[factor]] has either `set` and `to`, or `levels`"));
+        }
+    };
+    if levels.is_empty() {
+        let span = wire.set.as_ref().map_or(0..0, Spanned::span);
+        return Err(source.error(&span, "a factor needs at least one level"));
+    }
+    let label = wire
+        .name
+        .clone()
+        .unwrap_or_else(|| names.iter().map(|name| short_name(name)).collect::<Vec<_>>().join(" and "));
+    let factor = Factor { label, levels: levels.iter().map(|(values, _)| level(values)).collect() };
+    Ok(PlacedFactor { factor, levels })
+}
+
+pub(super) fn level(values: &[(String, Value)]) -> Level {
+    let settings: BTreeMap<String, String> =
+        values.iter().map(|(name, value)| (name.clone(), text_of(value))).collect();
+    let mut texts: Vec<&String> = settings.values().collect();
+    texts.dedup();
+    let label = match texts.as_slice() {
+        [one] => (*one).clone(),
+        _ => settings.iter().map(|(name, value)| format!("{} {value}", short_name(name))).collect::<Vec<_>>().join(" "),
+    };
+    Level { label, settings }
+}
+
+/// Every cell of every grid, its options resolved.
+pub(super) fn cross(
+    source: &Source<'_>,
+    base: &Settings,
+    placed: Vec<PlacedGrid>,
+) -> Result<(Design, Vec<Resolved>), ExperimentError> {
+    let mut design = Design::default();
+    let mut resolved = Vec::new();
+    for (index, grid) in placed.into_iter().enumerate() {
+        let mut settings = base.clone();
+        let mut fixed = BTreeMap::new();
+        for (name, value) in &grid.set {
+            settings.set(name, value).map_err(|message| source.error(&grid.span, message))?;
+            fixed.insert(name.clone(), text_of(value));
+        }
+        check_levels(source, &settings, &grid.factors)?;
+        let sizes: Vec<usize> = grid.factors.iter().map(|factor| factor.levels.len()).collect();
+        for levels in combinations(&sizes) {
+            let mut cell_settings = settings.clone();
+            let mut shown = fixed.clone();
+            let mut span = grid.span.clone();
+            for (factor, level) in grid.factors.iter().zip(&levels) {
+                let (values, place) = &factor.levels[*level];
+                for (name, value) in values {
+                    cell_settings.set(name, value).map_err(|message| source.error(place, message))?;
+                }
+                shown.extend(factor.factor.levels[*level].settings.clone());
+                span = place.clone();
+            }
+            resolved.push(cell_settings.resolve().map_err(|message| source.error(&span, message))?);
+            design.cells.push(Cell { index: design.cells.len(), grid: index, levels, settings: shown });
+        }
+        let factors = grid.factors.into_iter().map(|factor| factor.factor).collect();
+        design.grids.push(Grid { name: grid.name, factors });
+    }
+    Ok((design, resolved))
+}
+
+/// Each level alone, so that an error names its own line.
+pub(super) fn check_levels(
+    source: &Source<'_>,
+    base: &Settings,
+    factors: &[PlacedFactor],
+) -> Result<(), ExperimentError> {
+    for (values, place) in factors.iter().flat_map(|factor| &factor.levels) {
+        let mut settings = base.clone();
+        for (name, value) in values {
+            settings.set(name, value).map_err(|message| source.error(place, message))?;
+        }
+        settings.resolve().map_err(|message| source.error(place, message))?;
+    }
+    Ok(())
+}
+
+/// All combinations of levels, the last factor fastest; one empty combination for no factors.
+pub(super) fn combinations(sizes: &[usize]) -> Vec<Vec<usize>> {
+    sizes.iter().fold(vec![Vec::new()], |combinations, size| {
+        combinations
+            .iter()
+            .flat_map(|head| (0..*size).map(move |level| head.iter().copied().chain([level]).collect()))
+            .collect()
+    })
+}
