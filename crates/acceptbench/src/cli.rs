@@ -144,10 +144,20 @@ pub(crate) fn parse() -> Result<Command, ExitCode> {
                 Err(ExitCode::from(64))
             }
             _ => {
-                terminal::complain(&one_line(&error.to_string()));
+                terminal::complain(&format!("{}{}", one_line(&error.to_string()), hint(error.kind())));
                 Err(ExitCode::from(64))
             }
         },
+    }
+}
+
+/// Where clap says only what is wrong: what to do, with leading punctuation.
+fn hint(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
+            "; --help lists what there is"
+        }
+        _ => "",
     }
 }
 
@@ -165,6 +175,14 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use proptest::option;
+    use proptest::prelude::*;
+    use telemetry::units::{Rate, Span};
+
     use super::*;
 
     #[test]
@@ -185,6 +203,84 @@ mod tests {
     fn every_visible_command_stands_in_the_help() {
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             assert!(HELP.contains(&format!("\n  {} ", command.get_name())), "{}", command.get_name());
+        }
+    }
+
+    /// The options that a command line of `command` gives.
+    fn parsed(command: &str, args: &[String]) -> Command {
+        let line = ["acceptbench", command].into_iter().map(str::to_owned).chain(args.iter().cloned());
+        Cli::try_parse_from(line).unwrap_or_else(|error| panic!("{args:?}: {error}")).command
+    }
+
+    fn span() -> impl Strategy<Value = Span> {
+        (1..u64::from(u32::MAX)).prop_map(|ns| Duration::from_nanos(ns).into())
+    }
+
+    prop_compose! {
+        fn server_opts()(
+            port in 1..u16::MAX, v6: bool, backlog in 0..=i32::MAX, acceptors in 1_u32..1024, hash: bool,
+            blocking: bool, on_accept in 0..3_usize, delay in 0..4, span in span(), stall: bool, lasts in option::of(span()),
+            retire in option::of(0..9_u32), seed: u64,
+        ) -> server::Opts {
+            use server::opts::{AcceptDelay, Engine, OnAccept, Reuseport, Retire, Stall};
+            server::Opts {
+                listen: SocketAddr::new(if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }, port),
+                backlog: backlog.unsigned_abs(),
+                acceptors: NonZeroU32::new(acceptors).expect("1 or more"),
+                reuseport: if hash { Reuseport::Hash } else { Reuseport::Off },
+                engine: if blocking { Engine::Blocking } else { Engine::Epoll },
+                on_accept: [OnAccept::Greet, OnAccept::Close, OnAccept::Reset][on_accept],
+                accept_delay: match delay {
+                    0 => AcceptDelay::None,
+                    1 => AcceptDelay::Sleep(span),
+                    2 => AcceptDelay::Exponential(span),
+                    _ => AcceptDelay::Spin(span),
+                },
+                stall: stall.then_some(Stall { at: span, lasts }),
+                retire: retire.map(|listener| Retire { listener, at: span }),
+                seed,
+            }
+        }
+    }
+
+    prop_compose! {
+        fn loadgen_opts()(
+            port in 1..u16::MAX, kind in 0..3, size in 1_u32..10_000, rate in 0.001..1e7_f64, none: bool, fin: bool,
+            spans in [span(), span(), span()], forever: bool, workers in option::of(1_u32..1024), most in option::of(1_u32..), seed: u64,
+        ) -> loadgen::Opts {
+            use loadgen::opts::{ArrivalKind, AutoCount, Close, Confirm, RunTime};
+            let count = |n: Option<u32>| n.and_then(NonZeroU32::new).map_or(AutoCount::Auto, AutoCount::Exactly);
+            loadgen::Opts {
+                target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
+                arrivals: match kind {
+                    0 => ArrivalKind::Constant,
+                    1 => ArrivalKind::Poisson,
+                    _ => ArrivalKind::Burst { size: NonZeroU32::new(size).expect("1 or more"), every: spans[0] },
+                },
+                rate: Rate::new(rate).expect("above 0"),
+                confirm: if none { Confirm::None } else { Confirm::Greeting },
+                deadline: spans[1],
+                close: if fin { Close::Fin } else { Close::Reset },
+                duration: if forever { RunTime::Forever } else { RunTime::For(spans[2]) },
+                warm_up: spans[0],
+                workers: count(workers),
+                max_in_flight: count(most),
+                seed,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn printed_server_options_parse_back(opts in server_opts()) {
+            let Command::Server(args) = parsed("server", &opts.to_args()) else { panic!("another command") };
+            prop_assert_eq!(args.opts, opts);
+        }
+
+        #[test]
+        fn printed_loadgen_options_parse_back(opts in loadgen_opts()) {
+            let Command::Loadgen(args) = parsed("loadgen", &opts.to_args()) else { panic!("another command") };
+            prop_assert_eq!(args.opts, opts);
         }
     }
 }

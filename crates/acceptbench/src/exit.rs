@@ -29,11 +29,12 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
-        Self::Usage(error.to_string())
+        // The alternate form is anyhow's whole chain of causes.
+        Self::Usage(format!("{error:#}"))
     }
 
     pub(crate) fn requirement(error: impl std::fmt::Display) -> Self {
-        Self::Requirement(error.to_string())
+        Self::Requirement(format!("{error:#}"))
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
     let plan = Plan::new(args.opts, &Machine::read()).map_err(failure)?;
     let forever = plan.opts().duration == RunTime::Forever;
     let settings = settings(plan.opts());
+    say(format!("acceptbench loadgen {}", plan.opts().to_args().join(" ")).trim_end());
     for warning in plan.warnings() {
         note(&format!("warning: {warning}"));
     }

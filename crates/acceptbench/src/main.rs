@@ -7,6 +7,8 @@ mod healthcheck;
 mod interrupt;
 mod list;
 mod loadgen;
+#[cfg(test)]
+mod metrics_page;
 mod pages;
 mod report;
 mod run;

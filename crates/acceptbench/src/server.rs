@@ -50,6 +50,7 @@ fn start_admin(listen: Listen, plan: &server::Plan, observer: server::Observer) 
 }
 
 fn announce(books: &server::Snapshot, admin: Option<&Admin>) {
+    say(format!("acceptbench server {}", books.opts.to_args().join(" ")).trim_end());
     for listener in &books.listeners {
         say(&format!(
             "listening on {}  backlog {}, queue limit {} (holds {})",

@@ -53,9 +53,12 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dir
     move |source| {
         let hint = match source.kind() {
             io::ErrorKind::StorageFull => "; free some space, or write elsewhere with --results DIR",
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
-                "; write elsewhere with --results DIR"
-            }
+            io::ErrorKind::NotFound => "; name the directory of a run, or run an experiment first",
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory => "; write elsewhere with --results DIR",
             _ => "",
         };
         DirectoryError::Io { operation, path, source, hint }
@@ -159,6 +162,7 @@ impl Stored {
     /// # Errors
     /// A missing or malformed file, named with its line.
     pub fn read(path: &Path) -> Result<Self, DirectoryError> {
+        fs::read_dir(path).map_err(failed("read the results directory", path))?;
         let experiment = Experiment::read(&path.join("experiment.toml"))?;
         let file = path.join("trials.jsonl");
         let reader = BufReader::new(File::open(&file).map_err(failed("read", &file))?);

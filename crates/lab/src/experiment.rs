@@ -6,6 +6,7 @@ mod cells;
 mod conditions;
 mod wire;
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use study::expectation::Expectation;
 use study::results::Topology;
 use thiserror::Error;
 
-use crate::settings::{Resolved, Settings};
+use crate::settings::{Resolved, Settings, plain};
 use cells::{cross, grids};
 use conditions::{Places, compare, expectations};
 use wire::{Entries, Header, Tables, Wire};
@@ -108,7 +109,7 @@ impl Experiment {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ExperimentError {
             place: name.clone(),
-            message: format!("cannot read the experiment file: {error}"),
+            message: format!("cannot read the experiment file: {error}{}", reading_hint(error.kind())),
         })?;
         Self::parse(&name, &text)
     }
@@ -161,8 +162,28 @@ impl Experiment {
 }
 
 fn toml_error(source: &Source<'_>, error: &toml::de::Error) -> ExperimentError {
-    let message = error.message().lines().collect::<Vec<_>>().join(" ");
-    source.error(&error.span().unwrap_or(0..0), message)
+    let message = plain(&error.message().lines().collect::<Vec<_>>().join(" "));
+    let span = error.span().unwrap_or(0..0);
+    // The span is the value's: what stands before it on its line says which key.
+    let before = source.text.get(..span.start).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default().trim();
+    match line.strip_suffix('=').map(str::trim_end) {
+        Some(key) if !key.contains('=') => source.error(&span, format!("{key}: {message}")),
+        _ => source.error(&span, message),
+    }
+}
+
+/// What to do about a file that cannot be read, with leading punctuation, or nothing.
+fn reading_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "; check the path, or name a shipped one (acceptbench list)"
+        }
+        io::ErrorKind::IsADirectory => "; name the file in it",
+        io::ErrorKind::PermissionDenied => "; make it readable for this user",
+        io::ErrorKind::InvalidData => "; an experiment file is UTF-8 text",
+        _ => "",
+    }
 }
 
 fn check_header(source: &Source<'_>, header: &Header) -> Result<(), ExperimentError> {
@@ -195,12 +216,19 @@ fn base_settings(source: &Source<'_>, wire: &Wire, tables: &Tables) -> Result<Se
                 .map_err(|message| source.error(&key.span(), message))?;
         }
     }
-    settings.resolve().map_err(|message| source.error(&first_key(tables), message))?;
+    settings.resolve().map_err(|message| source.error(&blamed(tables, &message), message))?;
     Ok(settings)
 }
 
-/// Where a complaint about the two ends together points: the first key of either.
-fn first_key(tables: &Tables) -> Range<usize> {
+/// Where a complaint of [`Settings::resolve`] points: to the key it begins with (`loadgen: deadline must …`,
+/// `server.on-accept = …`), or to the first key of either end.
+fn blamed(tables: &Tables, message: &str) -> Range<usize> {
+    let (table, rest) = message.split_once([':', '.']).unwrap_or_default();
+    let key = rest.trim_start().split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
+    let entries = if table == "server" { &tables.server } else { &tables.loadgen };
+    if let Some((key, _)) = entries.iter().find(|(name, _)| name.get_ref() == key) {
+        return key.span();
+    }
     let first = |entries: &Entries| entries.keys().map(toml::Spanned::span).min_by_key(|span| span.start);
     first(&tables.server).or_else(|| first(&tables.loadgen)).unwrap_or(0..0)
 }

@@ -92,9 +92,29 @@ impl Settings {
     }
 }
 
-/// Options from a table; the text of an error names the table.
+/// Options from a table; the text of an error names the table, and the key where toml knows it.
 fn options<T: DeserializeOwned>(table: &str, values: &Table) -> Result<T, String> {
-    Value::Table(values.clone()).try_into().map_err(|error: toml::de::Error| format!("{table}: {}", error.message()))
+    Value::Table(values.clone()).try_into().map_err(|error: toml::de::Error| {
+        let message = plain(error.message());
+        // Without a text to point into, the second line is "in `key`".
+        match error.to_string().lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`').map(str::to_owned))
+        {
+            Some(key) => format!("{table}.{key}: {message}"),
+            None => format!("{table}: {message}"),
+        }
+    })
+}
+
+/// Types as people call them.
+pub(crate) fn plain(message: &str) -> String {
+    const TYPES: [(&str, &str); 4] = [
+        ("expected a nonzero u32", "expected a whole number of 1 or more"),
+        ("expected u32", "expected a whole number of 0 or more"),
+        ("expected u64", "expected a whole number of 0 or more"),
+        ("expected usize", "expected a whole number of 0 or more"),
+    ];
+    let found = TYPES.iter().find_map(|(is, should)| Some(format!("{}{should}", message.strip_suffix(is)?)));
+    found.unwrap_or_else(|| message.to_owned())
 }
 
 /// A pair of ends that can never confirm an attempt measures nothing.

@@ -80,7 +80,11 @@ impl Evidence<'_> {
         let factors = &self.design.grids[base.grid].factors;
         let (mut idle, mut clauses) = (Vec::new(), Vec::new());
         for (index, factor) in factors.iter().enumerate() {
-            let alone = |cell: &&&Cell| changed(base, cell) == [index];
+            // Where a number can be raised, lowering it answers nobody's question.
+            let raised = raised_levels(factor, base.levels[index]);
+            let alone = |cell: &&&Cell| {
+                changed(base, cell) == [index] && (raised.is_empty() || raised.contains(&cell.levels[index]))
+            };
             let changes: Vec<(Change, &Cell)> =
                 cells.iter().filter(alone).filter_map(|cell| Some((self.change(base, cell)?, *cell))).collect();
             let strongest = [Change::Clear, Change::WithinSpread].into_iter().find_map(|kind| {
@@ -90,7 +94,7 @@ impl Evidence<'_> {
             });
             match strongest {
                 None if changes.is_empty() => {}
-                None => idle.push((verb(factor, base.levels[index]), factor.label.as_str())),
+                None => idle.push((if raised.is_empty() { "changing" } else { "raising" }, factor.label.as_str())),
                 Some(cell) if best.is_some_and(|best| best.index == cell.index) => {}
                 Some(cell) => {
                     clauses.push(format!("{} alone: {}", target(base, cell, factors), self.figures(base, cell)));
@@ -122,7 +126,8 @@ impl Evidence<'_> {
         Some(if self.change(base, best) == Some(Change::Nothing) { base } else { best })
     }
 
-    /// A grid beside the main one: which of its cells did best, and which answered fastest.
+    /// A grid beside the main one: which of its cells served most and which least, or which did best and which answered
+    /// fastest.
     fn other_grid(&self, grid: usize) -> Option<String> {
         let name = self.design.grids[grid].name.as_deref().unwrap_or("further cells");
         let cells: Vec<&Cell> = self.design.cells_of(grid).filter(|cell| self.spread(cell).is_some()).collect();
@@ -138,11 +143,15 @@ impl Evidence<'_> {
                 Spread::of(medians).map_or_else(String::new, |all| format::range(all.range, self.quantity.unit));
             format!("no level stands out beyond the spread ({} {range})", self.quantity.title)
         } else if self.quantity.name == "served-ratio" {
-            format!("{} served most ({})", levels_in_words(self.design, best), value(best))
+            let worst = self.extreme_by(&cells, -1.0).map_or_else(String::new, |worst| {
+                format!(", {} least ({})", levels_in_words(self.design, worst), value(worst))
+            });
+            format!("{} served most ({}){worst}", levels_in_words(self.design, best), value(best))
         } else {
             format!("{} had the best {} ({})", levels_in_words(self.design, best), self.quantity.title, value(best))
         };
-        Some(format!("{name}: {most}{}", self.fastest(&cells)))
+        let fastest = if self.quantity.name == "served-ratio" { String::new() } else { self.fastest(&cells) };
+        Some(format!("{name}: {most}{fastest}"))
     }
 
     fn fastest(&self, cells: &[&Cell]) -> String {
@@ -164,11 +173,17 @@ impl Evidence<'_> {
     }
 
     fn extreme<'c>(&self, cells: &[&'c Cell]) -> Option<&'c Cell> {
-        let sign = match self.quantity.better {
-            Better::Higher => 1.0,
-            Better::Lower => -1.0,
-            Better::Neither => return None,
-        };
+        self.extreme_by(cells, 1.0)
+    }
+
+    /// The best cell (`direction` 1) or the worst (-1), the first of equals.
+    fn extreme_by<'c>(&self, cells: &[&'c Cell], direction: f64) -> Option<&'c Cell> {
+        let sign = direction
+            * match self.quantity.better {
+                Better::Higher => 1.0_f64,
+                Better::Lower => -1.0,
+                Better::Neither => return None,
+            };
         let score = |cell: &Cell| self.spread(cell).map(|spread| sign * spread.median);
         // max_by keeps the last of equals; reversed, that is the first.
         let scored = cells.iter().rev().filter_map(|cell| Some((score(cell)?, *cell)));
@@ -232,13 +247,11 @@ fn changed(base: &Cell, cell: &Cell) -> Vec<usize> {
     (0..base.levels.len()).filter(|factor| base.levels[*factor] != cell.levels[*factor]).collect()
 }
 
-/// `raising` where every other level is a greater number than the base's, else `changing`.
-fn verb(factor: &Factor, base: usize) -> &'static str {
+/// The levels that are greater numbers than the base's.
+fn raised_levels(factor: &Factor, base: usize) -> Vec<usize> {
     let number = |level: usize| factor.levels[level].label.parse::<f64>().ok();
-    let raises = (0..factor.levels.len())
-        .filter(|level| *level != base)
-        .all(|level| number(level).zip(number(base)).is_some_and(|(other, from)| other > from));
-    if raises { "raising" } else { "changing" }
+    let raises = |level: &usize| number(*level).zip(number(base)).is_some_and(|(other, from)| other > from);
+    (0..factor.levels.len()).filter(raises).collect()
 }
 
 fn idle_clause(idle: &[(&str, &str)], factors: usize) -> String {

@@ -108,11 +108,17 @@ fn invalid(summary: &Summary) -> Option<String> {
     if summary.invalid.is_empty() {
         return None;
     }
-    let mut reasons = BTreeMap::<&str, usize>::new();
+    // Reasons carry their figures after a colon; what they have in common is before it.
+    let mut kinds = BTreeMap::<&str, (usize, &str)>::new();
     for reason in summary.invalid.iter().flat_map(|trial| &trial.reasons) {
-        *reasons.entry(reason).or_default() += 1;
+        let kind = reason.split_once(':').map_or(reason.as_str(), |(kind, _)| kind);
+        kinds.entry(kind).or_insert((0, reason)).0 += 1;
     }
-    let reasons = reasons.iter().map(|(reason, times)| format!("{reason} ({times}×)")).collect::<Vec<_>>().join("; ");
+    let reason = |(times, example): &(usize, &str)| match example.split_once(": ") {
+        Some((kind, figures)) if *times > 1 => format!("{times} × {kind} (e.g. {figures})"),
+        _ => format!("{times} × {example}"),
+    };
+    let reasons = kinds.values().map(reason).collect::<Vec<_>>().join("; ");
     let are = if summary.invalid.len() == 1 { "is" } else { "are" };
     Some(format!("{} of {} {are} left out: {reasons}", summary.invalid.len(), plural(summary.trials, "trial")))
 }

@@ -13,70 +13,20 @@ use kernel::process::ProcessStats;
 use crate::exposition::{Families, Kind, Metric};
 use crate::namespace::Reading;
 
-/// A gauge of this module.
-const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, labels, help }
+crate::metrics! {
+    BUILD_INFO = Gauge "build_info" ["role", "version", "revision"] "Always 1; the labels say what was built from which sources.";
+    CONFIG_INFO = Gauge "config_info" [] "Always 1; the labels are the main settings of the resolved plan.";
+    SOURCE_UP = Gauge "source_up" ["source"] "Whether the source could be read at this scrape: 1 or 0.";
+    SOURCE_DURATION_SECONDS = Gauge "source_duration_seconds" ["source"] "Time it took to read the source at this scrape, in seconds.";
+    TCP_SOCKETS = Gauge "tcp_sockets" ["state"] "TCP sockets by state, of this network namespace (sock_diag).";
+    SYSCTL_VALUE = Gauge "sysctl_value" ["name", "index"] "Effective kernel parameter of this network namespace; index counts the numbers of a range from 0.";
+    MIGRATE_REQUESTS = Counter "netstat_migrate_requests_total" ["result"] "TcpExt TCPMigrateReqSuccess and TCPMigrateReqFailure of this network namespace: requests moved, or not, to another SO_REUSEPORT listener.";
+    PROCESS_CPU_SECONDS = Counter "process_cpu_seconds_total" [] "Total user and system CPU time spent in seconds.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" [] "Number of open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" [] "Maximum number of open file descriptors.";
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory size in bytes.";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" [] "Start time of the process since unix epoch in seconds.";
 }
-
-/// Which program this is.
-pub const BUILD_INFO: Metric = gauge(
-    "build_info",
-    &["role", "version", "revision"],
-    "Always 1; the labels say what was built from which sources.",
-);
-
-/// The settings in force. Its labels differ between roles, see [`config_info`].
-pub const CONFIG_INFO: Metric =
-    gauge("config_info", &[], "Always 1; the labels are the main settings of the resolved plan.");
-
-/// Health of a collector.
-pub const SOURCE_UP: Metric =
-    gauge("source_up", &["source"], "Whether the source could be read at this scrape: 1 or 0.");
-
-/// Cost of a collector.
-pub const SOURCE_DURATION_SECONDS: Metric =
-    gauge("source_duration_seconds", &["source"], "Time it took to read the source at this scrape, in seconds.");
-
-/// Sockets by state.
-pub const TCP_SOCKETS: Metric =
-    gauge("tcp_sockets", &["state"], "TCP sockets by state, of this network namespace (sock_diag).");
-
-/// Kernel parameters.
-pub const SYSCTL_VALUE: Metric = gauge(
-    "sysctl_value",
-    &["name", "index"],
-    "Effective kernel parameter of this network namespace; index counts the numbers of a range from 0.",
-);
-
-/// TCP requests moved between listeners: one metric of two kernel counters.
-pub const MIGRATE_REQUESTS: Metric = Metric {
-    name: "netstat_migrate_requests_total",
-    kind: Kind::Counter,
-    labels: &["result"],
-    help: "TcpExt TCPMigrateReqSuccess and TCPMigrateReqFailure of this network namespace: requests moved, or not, to another SO_REUSEPORT listener.",
-};
-
-/// CPU time.
-pub const PROCESS_CPU_SECONDS: Metric = Metric {
-    name: "process_cpu_seconds_total",
-    kind: Kind::Counter,
-    labels: &[],
-    help: "Total user and system CPU time spent in seconds.",
-};
-
-/// Descriptors in use.
-pub const PROCESS_OPEN_FDS: Metric = gauge("process_open_fds", &[], "Number of open file descriptors.");
-
-/// Descriptors allowed.
-pub const PROCESS_MAX_FDS: Metric = gauge("process_max_fds", &[], "Maximum number of open file descriptors.");
-
-/// Memory in use.
-pub const PROCESS_RESIDENT_MEMORY: Metric =
-    gauge("process_resident_memory_bytes", &[], "Resident memory size in bytes.");
-
-/// When the process began.
-pub const PROCESS_START_TIME: Metric =
-    gauge("process_start_time_seconds", &[], "Start time of the process since unix epoch in seconds.");
 
 /// The value of [`MIGRATE_REQUESTS`]' label for a kernel field, if it is one of its two.
 fn migration(field: &Field) -> Option<&'static str> {

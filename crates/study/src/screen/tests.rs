@@ -118,12 +118,13 @@ fn another_grid_with_other_levels_is_a_table_of_its_own() {
 fn invalid_trials_are_said_plainly_with_their_reasons() {
     let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
     let mut trials = testing::trials(&design, &[LOW, HIGH]);
-    for trial in &mut trials[3..] {
-        trial.invalid.push("the generator was the bottleneck".to_owned());
+    for (late, trial) in trials[3..].iter_mut().enumerate() {
+        trial.invalid.push(format!("the generator was the bottleneck: {late} late"));
     }
     trials[0].ledger.lines[0].residual = 1;
     let text = rendered(&design, &trials, |_| ());
-    assert!(text.contains("\nInvalid 3 of 6 trials are left out: the generator was the bottleneck (3×)\n"), "{text}");
+    let said = "\nInvalid 3 of 6 trials are left out: 3 × the generator was the bottleneck (e.g. 0\n        late)\n";
+    assert!(text.contains(said), "{text}");
     assert!(text.contains("\nLedger  5/6 balance"), "{text}");
     assert!(text.lines().any(|line| line.starts_with("median") && line.ends_with("invalid")), "{text}");
 }
