@@ -60,14 +60,6 @@ pub(crate) enum Command {
     /// Exit 0 when the admin port of a server or load generator answers (for container health checks).
     #[command(hide = true)]
     Healthcheck(HealthcheckArgs),
-    #[command(name = "__trial", hide = true)]
-    Trial,
-    #[command(name = "__init", hide = true)]
-    Init,
-    #[command(name = "__server", hide = true)]
-    TrialServer,
-    #[command(name = "__loadgen", hide = true)]
-    TrialLoadgen,
 }
 
 /// Arguments of `run`.

@@ -22,6 +22,11 @@ use cli::Command;
 
 fn main() -> ExitCode {
     exit::on_panic();
+    // A trial starts four processes of this program: they skip the command line's machinery.
+    if let Some(process) = std::env::args().nth(1).and_then(|role| lab::inside::process(&role)) {
+        telemetry::log::init(&telemetry::log::LogOpts::default());
+        return process();
+    }
     let command = match cli::parse() {
         Ok(command) => command,
         Err(code) => return code,
@@ -34,10 +39,6 @@ fn main() -> ExitCode {
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),
         Command::Healthcheck(args) => healthcheck::healthcheck(&args),
-        Command::Trial => return lab::inside::trial(),
-        Command::Init => return lab::inside::init(),
-        Command::TrialServer => return lab::child::server(),
-        Command::TrialLoadgen => return lab::child::loadgen(),
     };
     exit::code(result)
 }

@@ -10,12 +10,12 @@ use telemetry::namespace::Detail;
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, Reply, ServerRequest};
 
 /// The `__server` process.
-pub fn server() -> ExitCode {
+pub(crate) fn server() -> ExitCode {
     exit(serve_server())
 }
 
 /// The `__loadgen` process.
-pub fn loadgen() -> ExitCode {
+pub(crate) fn loadgen() -> ExitCode {
     exit(serve_loadgen())
 }
 

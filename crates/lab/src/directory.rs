@@ -53,7 +53,9 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dir
     move |source| {
         let hint = match source.kind() {
             io::ErrorKind::StorageFull => "; free some space, or write elsewhere with --results DIR",
-            io::ErrorKind::NotFound => "; name the directory of a run, or run an experiment first",
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if operation.starts_with("read") => {
+                "; name the directory of a run, or run an experiment first"
+            }
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::AlreadyExists

@@ -22,7 +22,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use study::results::Topology;
 
+use crate::child;
 use crate::control::{Channel, ControlError, Failure};
+
+/// The first argument of each process of a trial.
+pub(crate) const TRIAL: &str = "__trial";
+const INIT: &str = "__init";
+const SERVER: &str = "__server";
+const LOADGEN: &str = "__loadgen";
 
 /// Interface names inside the trial.
 const SERVER_LINK: &str = "server0";
@@ -60,8 +67,19 @@ const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of the set-up message at most; descriptors travel with its first byte.
 const MESSAGE: usize = 64 * 1024;
 
+/// The process of a trial that this argument asks for; `None` for anything a user types.
+pub fn process(role: &str) -> Option<fn() -> ExitCode> {
+    match role {
+        TRIAL => Some(trial),
+        INIT => Some(init),
+        SERVER => Some(child::server),
+        LOADGEN => Some(child::loadgen),
+        _ => None,
+    }
+}
+
 /// The `__trial` process.
-pub fn trial() -> ExitCode {
+fn trial() -> ExitCode {
     match hold_trial() {
         Ok(code) => code,
         Err(error) => {
@@ -183,7 +201,7 @@ fn same_value(a: &str, b: &str) -> bool {
 /// of its standard input.
 fn start_init(namespaces: &Namespaces, ends: &[OwnedFd]) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = process::channel()?;
-    let init = command("__init", Stdio::from(OwnedFd::from(theirs))).spawn()?;
+    let init = command(INIT, Stdio::from(OwnedFd::from(theirs))).spawn()?;
     let mut fds = vec![namespaces.server.as_fd(), namespaces.client.as_fd()];
     fds.extend(ends.iter().map(AsFd::as_fd));
     process::send_fds(&ours, b"namespaces and control sockets\n", &fds)?;
@@ -203,7 +221,7 @@ pub(crate) fn command_of(program: &Path, role: &str, stdin: Stdio) -> Command {
 }
 
 /// The `__init` process.
-pub fn init() -> ExitCode {
+fn init() -> ExitCode {
     match hold_init() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -222,9 +240,9 @@ fn hold_init() -> Result<(), ControlError> {
         return Err(if length == 0 { ControlError::Closed } else { ControlError::Unexpected });
     };
     NetNs::from(server_ns).enter()?;
-    let server = command("__server", Stdio::from(server_end)).spawn()?;
+    let server = command(SERVER, Stdio::from(server_end)).spawn()?;
     NetNs::from(client_ns).enter()?;
-    let client = command("__loadgen", Stdio::from(client_end)).spawn()?;
+    let client = command(LOADGEN, Stdio::from(client_end)).spawn()?;
     let channel = Channel::new(parent);
     // Either end first: the other is told by the runner, or ends with us.
     let mut left = vec![server, client];

@@ -1,7 +1,7 @@
 //! The lab: experiment files, the order of their trials, the processes and namespaces of each trial, and the books
 //! that come out. The runner itself never changes a namespace; only its children do.
 
-pub mod child;
+mod child;
 mod control;
 mod directory;
 pub mod experiment;

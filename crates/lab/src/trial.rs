@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerRequest};
 use crate::experiment::Family;
-use crate::inside::{Built, SetUp, command_of};
+use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
 
 /// The port servers of trials listen on: below every ephemeral range.
@@ -138,7 +138,7 @@ impl Trial {
         let (server, server_end) = channel_pair()?;
         let (loadgen, loadgen_end) = channel_pair()?;
         let log = File::create(&recipe.log).map_err(start("the trial's log"))?;
-        let mut command = command_of(recipe.program, "__trial", Stdio::from(OwnedFd::from(trial_end)));
+        let mut command = command_of(recipe.program, TRIAL, Stdio::from(OwnedFd::from(trial_end)));
         // A process group of its own: an interrupt typed at the terminal reaches the runner only.
         let process = command.stderr(log).process_group(0).spawn().map_err(start("the trial's process"))?;
         // From here on, dropping `started` ends the process.

@@ -63,6 +63,7 @@ macro_rules! metrics {
     ($($name:ident = $kind:ident $text:literal [$($label:literal),*] $help:literal;)+) => {
         $(
             #[doc = $help]
+            #[allow(clippy::doc_markdown, reason = "a help text is plain text")]
             pub const $name: $crate::exposition::Metric = $crate::exposition::Metric {
                 name: $text,
                 kind: $crate::exposition::Kind::$kind,
