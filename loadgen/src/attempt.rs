@@ -33,6 +33,8 @@ pub(crate) struct Attempt {
     pub(crate) planned: u64,
     /// Monotonic ns.
     pub(crate) issued: u64,
+    /// Monotonic ns at which the handshake was seen to be over; 0 before.
+    pub(crate) established: u64,
     /// 0 warm-up, 1 measured.
     pub(crate) phase: usize,
 }
@@ -94,7 +96,7 @@ pub(crate) fn verdict_of(errno: Errno) -> Verdict {
 
 impl Attempt {
     pub(crate) fn new(socket: OwnedFd, planned: u64, issued: u64, phase: usize) -> Self {
-        Self { socket, stage: Stage::Connecting, planned, issued, phase }
+        Self { socket, stage: Stage::Connecting, planned, issued, established: 0, phase }
     }
 
     /// Tries to take the first byte.

@@ -190,19 +190,7 @@ pub enum Close {
     Fin,
 }
 
-macro_rules! value_enum_display {
-    ($($name:ty),+) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.to_possible_value() {
-                    Some(value) => f.write_str(value.get_name()),
-                    None => fmt::Debug::fmt(self, f),
-                }
-            }
-        }
-    )+};
-}
-value_enum_display!(Confirm, Close);
+telemetry::value_enum_display!(Confirm, Close);
 
 /// How long attempts are planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

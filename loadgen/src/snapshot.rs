@@ -65,6 +65,9 @@ pub struct PhaseCounts {
     pub reset_at_connect: u64,
     /// Attempts counted unserved because the server closed without a byte.
     pub closed_without_byte: u64,
+    /// Attempts that the client closed unserved within 10 ms of seeing them established: their RST or FIN may have met
+    /// a last ACK still being handled.
+    pub abrupt: u64,
     /// SYNs retransmitted by established attempts.
     pub syn_retransmits: u64,
     /// How attempts ended; every verdict is present.
@@ -102,6 +105,7 @@ impl PhaseCounts {
         self.established += other.established;
         self.reset_at_connect += other.reset_at_connect;
         self.closed_without_byte += other.closed_without_byte;
+        self.abrupt += other.abrupt;
         self.syn_retransmits += other.syn_retransmits;
         for (verdict, count) in &other.verdicts {
             *self.verdicts.entry(*verdict).or_default() += count;

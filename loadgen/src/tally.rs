@@ -21,6 +21,7 @@ pub(crate) struct Tally {
     pub(crate) established: Counter,
     pub(crate) reset_at_connect: Counter,
     pub(crate) closed_without_byte: Counter,
+    pub(crate) abrupt: Counter,
     pub(crate) syn_retransmits: Counter,
     verdicts: [Counter; Verdict::ALL.len()],
     others: [Counter; ERRNOS],
@@ -40,6 +41,7 @@ impl Tally {
             established: Counter::default(),
             reset_at_connect: Counter::default(),
             closed_without_byte: Counter::default(),
+            abrupt: Counter::default(),
             syn_retransmits: Counter::default(),
             verdicts: Default::default(),
             others: std::array::from_fn(|_| Counter::default()),
@@ -68,6 +70,7 @@ impl Tally {
         sum.established += self.established.get();
         sum.reset_at_connect += self.reset_at_connect.get();
         sum.closed_without_byte += self.closed_without_byte.get();
+        sum.abrupt += self.abrupt.get();
         sum.syn_retransmits += self.syn_retransmits.get();
         for (verdict, count) in Verdict::ALL.iter().zip(&self.verdicts) {
             *sum.verdicts.entry(*verdict).or_default() += count.get();

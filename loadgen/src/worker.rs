@@ -29,6 +29,9 @@ use crate::verdict::Verdict;
 /// A wake-up from idle takes 25-35 µs: sleep until this long before the planned instant, then poll.
 const SPIN_NS: u64 = 25_000;
 
+/// A client that closes this soon after its last ACK may have the two handled on two CPUs.
+const ABRUPT_NS: u64 = 10_000_000;
+
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
 
@@ -249,6 +252,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
                 return self.conclude(token, (Verdict::SelfConnect, None));
             }
             attempt.stage = Stage::Confirming;
+            attempt.established = now;
             self.counts.connecting.sub(1);
             self.counts.confirming.add(1);
             let retransmits = attempt.syn_retransmits();
@@ -309,6 +313,11 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         }
         let tally = &self.counts.phases[attempt.phase];
         tally.conclude(verdict);
+        if matches!(verdict, Verdict::Connected | Verdict::Unserved)
+            && monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS
+        {
+            tally.abrupt.add(1);
+        }
         if let Some(errno) = errno {
             tally.other(errno.raw_os_error());
         }

@@ -16,15 +16,16 @@ use telemetry::units::{ParseUnitError, Span};
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Opts {
     /// Address and port to listen on.
-    #[arg(long, env = "ACCEPTBENCH_SERVER_LISTEN", value_name = "ADDR:PORT", default_value_t = Opts::default().listen)]
+    #[arg(long, env = "ACCEPTBENCH_SERVER_LISTEN", value_name = "ADDR:PORT", default_value_t = Opts::default().listen,
+          value_parser = listen)]
     pub listen: SocketAddr,
     /// Listen backlog: the second argument of listen(2). The queue limit is min(backlog, somaxconn).
     #[arg(long, env = "ACCEPTBENCH_SERVER_BACKLOG", value_name = "N", default_value_t = Opts::default().backlog,
-          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(..=MAX_BACKLOG))]
+          allow_negative_numbers = true, value_parser = backlog)]
     pub backlog: u32,
     /// Threads that accept.
     #[arg(long, env = "ACCEPTBENCH_SERVER_ACCEPTORS", value_name = "N", default_value_t = Opts::default().acceptors,
-          allow_negative_numbers = true)]
+          allow_negative_numbers = true, value_parser = acceptors)]
     pub acceptors: NonZeroU32,
     /// Who owns the listener: one shared by all acceptors (off), or one each, chosen by the kernel's
     /// 4-tuple hash (hash). A bare --reuseport means hash.
@@ -54,8 +55,19 @@ pub struct Opts {
     pub seed: u64,
 }
 
-/// The largest backlog listen(2) takes: its argument is a C int.
-const MAX_BACKLOG: i64 = i32::MAX as i64;
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write IP:PORT, e.g. 0.0.0.0:9700 or [::]:9700".to_owned())
+}
+
+/// The argument of listen(2) is a C int.
+fn backlog(text: &str) -> Result<u32, String> {
+    let backlog = text.parse().ok().filter(|backlog| i32::try_from(*backlog).is_ok());
+    backlog.ok_or_else(|| format!("write a whole number from 0 to {}", i32::MAX))
+}
+
+fn acceptors(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "write a whole number of 1 or more".to_owned())
+}
 
 impl Default for Opts {
     fn default() -> Self {
@@ -114,19 +126,7 @@ pub enum OnAccept {
     Reset,
 }
 
-macro_rules! value_enum_display {
-    ($($name:ty),+) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.to_possible_value() {
-                    Some(value) => f.write_str(value.get_name()),
-                    None => fmt::Debug::fmt(self, f),
-                }
-            }
-        }
-    )+};
-}
-value_enum_display!(Reuseport, Engine, OnAccept);
+telemetry::value_enum_display!(Reuseport, Engine, OnAccept);
 
 /// Service time per accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

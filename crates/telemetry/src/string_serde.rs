@@ -96,5 +96,20 @@ macro_rules! string_serde {
 }
 
 /// For the macro only: the serde this crate was built with, so that its users need not depend on it by the same name.
+/// Gives choices (types with `clap::ValueEnum`, which must be in scope) a `Display` that writes what the flag takes.
+#[macro_export]
+macro_rules! value_enum_display {
+    ($($type:ty),+) => {$(
+        impl ::core::fmt::Display for $type {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                match self.to_possible_value() {
+                    Some(value) => f.write_str(value.get_name()),
+                    None => ::core::fmt::Debug::fmt(self, f),
+                }
+            }
+        }
+    )+};
+}
+
 #[doc(hidden)]
 pub use serde;

@@ -99,6 +99,35 @@ fn attempts_that_nobody_confirms_are_all_found_again() {
 }
 
 #[test]
+fn giving_up_while_the_handshake_ends_balances() {
+    // The deadline falls on the first SYN retry, when hundreds of handshakes end within milliseconds: some clients are
+    // gone when their SYN-ACK comes (abandoned), some close right after their last ACK (raced).
+    let trials = balanced(&experiment(
+        1,
+        "veth",
+        r#"
+        [server]
+        backlog = 64
+        accept-delay = "1ms"
+        [loadgen]
+        arrivals = "burst:800/2s"
+        [[factor]]
+        set = "sysctl.net.ipv4.tcp_syncookies"
+        to = [0, 1]
+        [[factor]]
+        set = "loadgen.deadline"
+        to = ["1005ms", "1015ms", "1022ms", "1030ms"]
+        "#,
+    ));
+    assert_eq!(trials.len(), 8);
+    for trial in trials {
+        let (terms, whole) = (&trial.ledger.terms, trial.loadgen.whole());
+        assert!(terms.raced <= whole.abrupt, "{}: {terms:?}", trial.name);
+        assert!(terms.abandoned <= whole.verdict(Verdict::TimedOut), "{}: {terms:?}", trial.name);
+    }
+}
+
+#[test]
 fn a_server_that_resets_is_told_from_one_that_never_accepted() {
     for topology in ["veth", "loopback"] {
         let trials = balanced(&experiment(

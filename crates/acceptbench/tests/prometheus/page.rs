@@ -92,5 +92,5 @@ fn name(series: &str) -> &str {
 }
 
 fn is_cumulative(series: &str) -> bool {
-    name(series) != "process_cpu_seconds_total" && ["_total", "_bucket", "_count", "_sum"].iter().any(|suffix| name(series).ends_with(suffix))
+    ["_total", "_bucket", "_count", "_sum"].iter().any(|suffix| name(series).ends_with(suffix))
 }

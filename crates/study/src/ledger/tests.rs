@@ -115,10 +115,21 @@ fn line_3_calls_a_lost_entry_a_residual_when_the_client_waits_for_the_greeting()
 }
 
 #[test]
+fn raced_is_bounded_by_the_attempts_closed_right_after_connecting() {
+    let ledger = settled(|trial| {
+        trial.server.kernel.net.passive_opens = 793;
+        trial.server.kernel.net.embryonic_resets = 8;
+        trial.loadgen.measured.abrupt = 2;
+    });
+    assert_eq!(ledger.terms.raced, 2);
+    assert_eq!(residuals(&ledger), [(3, 1)]);
+}
+
+#[test]
 fn line_3_names_raced_when_the_client_may_send_and_refuses_a_negative_one() {
     let without_greeting = |opens: u64, resets: u64| {
         move |trial: &mut Trial| {
-            trial.loadgen.opts.confirm = Confirm::None;
+            trial.loadgen.measured.abrupt = 800;
             trial.loadgen.measured.verdicts.insert(Verdict::Connected, 800);
             trial.loadgen.measured.verdicts.insert(Verdict::Served, 0);
             trial.loadgen.measured.verdicts.insert(Verdict::Unserved, 0);
