@@ -138,6 +138,6 @@ impl Snapshot {
     pub fn absorb(&mut self, finished: &Self) {
         self.warm_up.absorb(&finished.warm_up);
         self.measured.absorb(&finished.measured);
-        self.kernel.net = self.kernel.net.plus(&finished.kernel.net);
+        self.kernel.absorb(&finished.kernel);
     }
 }

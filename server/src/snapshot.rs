@@ -164,7 +164,7 @@ impl Snapshot {
         self.batch.merge(&finished.batch);
         self.wait.merge(&finished.wait);
         self.fill.merge(&finished.fill);
-        self.kernel.net = self.kernel.net.plus(&finished.kernel.net);
+        self.kernel.absorb(&finished.kernel);
         self.sampler_cpu_ns += finished.sampler_cpu_ns;
     }
 }

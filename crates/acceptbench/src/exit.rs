@@ -33,6 +33,11 @@ impl Failure {
         Self::Usage(format!("{error:#}"))
     }
 
+    /// The text begins with the name of the option that is wrong.
+    pub(crate) fn flag(error: impl std::fmt::Display) -> Self {
+        Self::Usage(format!("--{error}"))
+    }
+
     pub(crate) fn requirement(error: impl std::fmt::Display) -> Self {
         Self::Requirement(format!("{error:#}"))
     }

@@ -62,7 +62,7 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
 }
 
 fn failure(error: PlanError) -> Failure {
-    if error.is_requirement() { Failure::requirement(error) } else { Failure::usage(error) }
+    if error.is_requirement() { Failure::Requirement(format!("--{error}")) } else { Failure::flag(error) }
 }
 
 fn start_admin(

@@ -29,9 +29,10 @@ pub(crate) struct Answer {
 /// Shows a run's answer again and rewrites the files made from its trials.
 pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     let stored = Stored::read(&args.directory).map_err(Failure::usage)?;
+    if stored.trials.is_empty() {
+        return Err(Failure::Usage(format!("{} holds no trial: run the experiment again", args.directory.display())));
+    }
     let answer = Answer::of(&stored.experiment, &stored.trials).map_err(Failure::usage)?;
-    write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref())
-        .map_err(Failure::usage)?;
     let planned = stored.experiment.trials();
     let notes = if stored.trials.len() < planned {
         vec![format!("{} of {planned} trials are stored.", stored.trials.len())]
@@ -39,6 +40,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
         Vec::new()
     };
     say(&answer.screen(&stored.experiment, &args.directory, &notes));
+    write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref())
+        .map_err(Failure::requirement)?;
     Ok(answer.end())
 }
 

@@ -18,7 +18,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves until SIGINT or SIGTERM.
 pub(crate) fn serve(args: ServerArgs) -> Result<End, Failure> {
-    let plan = server::Plan::try_from(args.opts).map_err(Failure::usage)?;
+    let plan = server::Plan::try_from(args.opts).map_err(Failure::flag)?;
     let stop = interrupt::watch()?;
     let _ = process::raise_nofile();
     let server = server::Server::start(&plan).map_err(|error| match error {

@@ -176,6 +176,11 @@ impl Channel {
     /// Asks and waits for the books.
     pub(crate) fn snapshot<Q: Serialize, T: DeserializeOwned>(&mut self, request: &Q) -> Result<T, ControlError> {
         self.send(request)?;
+        self.snapshot_reply()
+    }
+
+    /// Waits for the books.
+    pub(crate) fn snapshot_reply<T: DeserializeOwned>(&mut self) -> Result<T, ControlError> {
         match self.receive::<Reply<T>>()? {
             Reply::Snapshot(snapshot) => Ok(*snapshot),
             Reply::Failed(failure) => Err(failure.into()),

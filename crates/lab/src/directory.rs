@@ -1,7 +1,7 @@
 //! The results directory: written trial by trial, so that nothing but the trial in flight is lost by any crash.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -46,6 +46,8 @@ pub enum DirectoryError {
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     trials: File,
+    /// Trials in it.
+    kept: usize,
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
@@ -68,7 +70,8 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dir
 }
 
 impl Directory {
-    /// Makes `root/<name>-<UTC>` with the experiment and the environment in it, and points `root/latest` at it.
+    /// Makes `root/<name>-<UTC>` with the experiment and the environment in it. `root/latest` points at it once it
+    /// holds a trial.
     pub(crate) fn create(
         root: &Path,
         experiment: &Experiment,
@@ -76,7 +79,7 @@ impl Directory {
     ) -> Result<Self, DirectoryError> {
         fs::create_dir_all(root).map_err(failed("make the results directory", root))?;
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let (name, path) = unused(root, &format!("{}-{stamp}", experiment.name))?;
+        let path = unused(root, &format!("{}-{stamp}", experiment.name))?;
         let logs = path.join("logs");
         fs::create_dir(&logs).map_err(failed("make", &logs))?;
         write(&path.join("experiment.toml"), experiment.source.as_bytes())?;
@@ -84,8 +87,7 @@ impl Directory {
         write(&path.join("environment.json"), &environment)?;
         let file = path.join("trials.jsonl");
         let trials = OpenOptions::new().append(true).create_new(true).open(&file).map_err(failed("make", &file))?;
-        point_latest(root, &name)?;
-        Ok(Self { path, trials })
+        Ok(Self { path, trials, kept: 0 })
     }
 
     /// The name of the directory: the run's name everywhere.
@@ -109,7 +111,16 @@ impl Directory {
         written.map_err(|error| {
             let _ = self.trials.set_len(end);
             failed("write", &file)(error)
-        })
+        })?;
+        self.kept += 1;
+        if self.kept == 1 { point_latest(&self.path) } else { Ok(()) }
+    }
+
+    /// Removes the directory of a run that kept nothing, unless a log in it says why.
+    pub(crate) fn remove_if_useless(&self) {
+        if self.kept == 0 && fs::remove_dir(self.path.join("logs")).is_ok() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 
     /// Removes logs nobody wrote to.
@@ -122,25 +133,29 @@ impl Directory {
 }
 
 /// A directory name not taken yet: two runs may start in the same second.
-fn unused(root: &Path, name: &str) -> Result<(String, PathBuf), DirectoryError> {
+fn unused(root: &Path, name: &str) -> Result<PathBuf, DirectoryError> {
     let mut candidate = name.to_owned();
     for number in 2.. {
         let path = root.join(&candidate);
         match fs::create_dir(&path) {
-            Ok(()) => return Ok((candidate, path)),
+            Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => candidate = format!("{name}-{number}"),
             Err(error) => return Err(failed("make", &path)(error)),
         }
     }
-    Ok((candidate.clone(), root.join(candidate)))
+    Ok(root.join(candidate))
 }
 
 /// A link is replaced by rename, so `latest` always points somewhere.
-fn point_latest(root: &Path, name: &str) -> Result<(), DirectoryError> {
+fn point_latest(directory: &Path) -> Result<(), DirectoryError> {
+    let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else { return Ok(()) };
     let (link, fresh) = (root.join("latest"), root.join(format!(".latest-{}", std::process::id())));
     let _ = fs::remove_file(&fresh);
     std::os::unix::fs::symlink(name, &fresh).map_err(failed("link", &fresh))?;
-    fs::rename(&fresh, &link).map_err(failed("link", &link))
+    fs::rename(&fresh, &link).map_err(|error| {
+        let _ = fs::remove_file(&fresh);
+        failed("link", &link)(error)
+    })
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), DirectoryError> {
@@ -167,11 +182,12 @@ impl Stored {
         fs::read_dir(path).map_err(failed("read the results directory", path))?;
         let experiment = Experiment::read(&path.join("experiment.toml"))?;
         let file = path.join("trials.jsonl");
-        let reader = BufReader::new(File::open(&file).map_err(failed("read", &file))?);
+        let mut text = fs::read_to_string(&file).map_err(failed("read", &file))?;
+        // A runner killed while it wrote leaves a line without its end: that trial was not kept.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
         let mut trials = Vec::new();
-        for (index, line) in reader.lines().enumerate() {
-            let line = line.map_err(failed("read", &file))?;
-            trials.push(serde_json::from_str(&line).map_err(|source| DirectoryError::Malformed {
+        for (index, line) in text.lines().enumerate() {
+            trials.push(serde_json::from_str(line).map_err(|source| DirectoryError::Malformed {
                 path: file.display().to_string(),
                 line: index + 1,
                 source,

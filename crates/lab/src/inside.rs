@@ -100,28 +100,39 @@ fn hold_trial() -> Result<ExitCode, ControlError> {
     let set_up: SetUp = serde_json::from_slice(&buffer[..length])?;
     process::die_with_parent(Some(set_up.runner))?;
     let mut channel = Channel::new(runner);
-    let (built, namespaces) = match build(&set_up) {
-        Ok(done) => done,
+    let (mut init, inner) = match make(&set_up, &ends) {
+        Ok((built, init, inner)) => {
+            channel.send(&Ok::<Built, Failure>(built))?;
+            (init, inner)
+        }
         Err(failure) => {
             channel.send(&Err::<Built, Failure>(failure))?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    let (mut init, inner) = match start_init(&namespaces, &ends) {
-        Ok(started) => started,
-        Err(error) => {
-            let failure = Failure::requirement(format!("cannot start the trial's first process: {error}"));
-            channel.send(&Err::<Built, Failure>(failure))?;
-            return Ok(ExitCode::FAILURE);
-        }
-    };
-    channel.send(&Ok::<Built, Failure>(built))?;
-    // The namespaces live on in their processes; `inner` is what tells `__init` that we died.
-    drop(namespaces);
     wait_for_either(&channel, &[&init])?;
     drop(inner);
     let status = init.wait()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the trial's namespaces and its first process. The stream returned is the other end of that one's standard
+/// input: closing it says that we died.
+fn make(set_up: &SetUp, ends: &[OwnedFd]) -> Result<(Built, Child, UnixStream), Failure> {
+    let privilege = namespace::privilege();
+    namespace::unshare_for_trial(privilege).map_err(Failure::requirement)?;
+    // Changing namespaces may have cleared it (prctl(2): credentials changed).
+    process::die_with_parent(None).map_err(Failure::requirement)?;
+    let cannot_start = |error| Failure::requirement(format!("cannot start the trial's first process: {error}"));
+    // Starting a program takes as long as making the namespaces: both at once, on two CPUs.
+    let (inner, theirs) = process::channel().map_err(cannot_start)?;
+    let init = command(INIT, Stdio::from(OwnedFd::from(theirs))).spawn().map_err(cannot_start)?;
+    let (built, namespaces) = build(set_up, privilege)?;
+    // They live on in their processes.
+    let mut fds = vec![namespaces.server.as_fd(), namespaces.client.as_fd()];
+    fds.extend(ends.iter().map(AsFd::as_fd));
+    process::send_fds(&inner, b"namespaces and control sockets\n", &fds).map_err(cannot_start)?;
+    Ok((built, init, inner))
 }
 
 /// The namespaces of the two ends; the same one twice on loopback.
@@ -130,11 +141,7 @@ struct Namespaces {
     client: NetNs,
 }
 
-fn build(set_up: &SetUp) -> Result<(Built, Namespaces), Failure> {
-    let privilege = namespace::privilege();
-    namespace::unshare_for_trial(privilege).map_err(Failure::requirement)?;
-    // Changing namespaces may have cleared it (prctl(2): credentials changed).
-    process::die_with_parent(None).map_err(Failure::requirement)?;
+fn build(set_up: &SetUp, privilege: Privilege) -> Result<(Built, Namespaces), Failure> {
     let server = NetNs::current().map_err(Failure::requirement)?;
     configure(set_up, privilege)?;
     let namespaces = match set_up.topology {
@@ -195,17 +202,6 @@ fn missing_sysctl(name: &str, privilege: Privilege) -> Failure {
 /// Compares what was written with what is read back: `1024 65000` reads back with a tab.
 fn same_value(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
-}
-
-/// Starts pid 1 and hands it the namespaces and the two control sockets. The stream returned is the other end
-/// of its standard input.
-fn start_init(namespaces: &Namespaces, ends: &[OwnedFd]) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = process::channel()?;
-    let init = command(INIT, Stdio::from(OwnedFd::from(theirs))).spawn()?;
-    let mut fds = vec![namespaces.server.as_fd(), namespaces.client.as_fd()];
-    fds.extend(ends.iter().map(AsFd::as_fd));
-    process::send_fds(&ours, b"namespaces and control sockets\n", &fds)?;
-    Ok((init, ours))
 }
 
 /// A process of the trial: this program again, with an empty environment.

@@ -137,6 +137,19 @@ pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) 
     check_machine(experiment)?;
     let environment = environment::collect();
     let mut directory = Directory::create(request.results, experiment, &environment)?;
+    let result = run_in(request, &mut directory, environment, stop, tell);
+    directory.remove_if_useless();
+    result
+}
+
+fn run_in(
+    request: &Request<'_>,
+    directory: &mut Directory,
+    environment: environment::Environment,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Finished, RunError> {
+    let experiment = request.experiment;
     check_space(&directory.path, experiment.trials())?;
     let live = Live::new(
         experiment.clone(),
@@ -158,7 +171,7 @@ pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) 
     for planned in schedule::order(experiment.design.cells.len(), experiment.replicates, experiment.seed) {
         let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
         tell(Event::Began { planned, cell: &cell });
-        match one(request, &directory, &live, planned, &cell, stop) {
+        match one(request, directory, &live, planned, &cell, stop) {
             Ok(trial) => {
                 let kept = directory.append(&trial);
                 directory.remove_empty_log(planned.trial);
@@ -194,7 +207,7 @@ pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) 
         }
         admin.stop();
     }
-    Ok(Finished { path: directory.path, trials, interrupted, failure, environment })
+    Ok(Finished { path: directory.path.clone(), trials, interrupted, failure, environment })
 }
 
 fn quantities(experiment: &Experiment) -> Vec<&str> {
@@ -205,7 +218,6 @@ fn check_space(path: &Path, trials: usize) -> Result<(), RunError> {
     let Ok(stat) = rustix::fs::statvfs(path) else { return Ok(()) };
     let (free, needed) = (stat.f_bavail * stat.f_frsize, trials as u64 * RECORD_BYTES);
     if free < needed {
-        let _ = std::fs::remove_dir_all(path);
         return Err(RunError::Requirement(format!(
             "{} has {} KiB free, {trials} trials may need {} KiB; free some space, or write elsewhere with --results DIR",
             path.display(),
@@ -300,12 +312,17 @@ pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
     reasons
 }
 
-/// Waits for one more scrape after the last trial, if anybody scrapes: at most two intervals.
+/// Scrapers faster than this are waited for this long all the same.
+const LINGER_FLOOR: Duration = Duration::from_millis(500);
+
+/// Waits until every page that is scraped at all was scraped once more after the last trial: at most two intervals.
 fn linger(admin: &Admin, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) {
-    let Some(last) = admin.last_scrape() else { return };
+    if admin.last_scrape().is_none() {
+        return;
+    }
+    let began = Instant::now();
     let interval = admin.scrape_interval().unwrap_or(Duration::from_secs(15)).min(Duration::from_mins(1));
-    let seen = admin.scrapes();
+    let limit = (interval * 2).max(LINGER_FLOOR);
     tell(Event::Lingering);
-    let end = Instant::now().max(last) + interval * 2;
-    while Instant::now() < end && admin.scrapes() == seen && !stop.wait_timeout(Duration::from_millis(20)) {}
+    while began.elapsed() < limit && !admin.all_scraped_since(began) && !stop.wait_timeout(Duration::from_millis(20)) {}
 }

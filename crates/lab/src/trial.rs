@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernel::process::{self, monotonic_ns};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use study::results::{Timings, Topology};
 use telemetry::Stop;
 use telemetry::namespace::Detail;
@@ -141,6 +142,8 @@ impl Trial {
         let mut command = command_of(recipe.program, TRIAL, Stdio::from(OwnedFd::from(trial_end)));
         // A process group of its own: an interrupt typed at the terminal reaches the runner only.
         let process = command.stderr(log).process_group(0).spawn().map_err(start("the trial's process"))?;
+        // It holds the trial's end of the control socket: while it is open, the trial's death goes unnoticed.
+        drop(command);
         // From here on, dropping `started` ends the process.
         let mut started = Self {
             process,
@@ -163,7 +166,7 @@ impl Trial {
         };
         let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;
         process::send_fds(started.control.stream(), &message, &[server_end.as_fd(), loadgen_end.as_fd()])
-            .map_err(start("the trial's set-up"))?;
+            .map_err(|error| started.broken("the trial", error.into()))?;
         // Only the children hold these ends: when they die, we read end of file.
         drop((server_end, loadgen_end));
         started.prepare(recipe, SocketAddr::new(addresses.server.0, PORT))?;
@@ -194,10 +197,23 @@ impl Trial {
         loadgen.done().map_err(|error| self.broken("the load generator", error))
     }
 
+    /// Has `__trial` ended? Then whoever did not answer was only taken along.
+    fn is_over(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        // The kernel ends the processes one after the other: give it a moment.
+        std::thread::sleep(Duration::from_millis(20));
+        pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
+    }
+
     fn broken(&self, who: &'static str, source: ControlError) -> TrialError {
         match source {
             ControlError::Refused(failure) => TrialError::Refused(failure),
-            source => TrialError::Broken { who, source, log: self.log.clone() },
+            source => TrialError::Broken {
+                who: if self.is_over() { "the trial" } else { who },
+                source,
+                log: self.log.clone(),
+            },
         }
     }
 
@@ -287,12 +303,18 @@ impl Trial {
         })
     }
 
+    /// Both ends read their books a last time, at once, and exit.
+    fn finish(&self) -> Result<(loadgen::Snapshot, server::Snapshot), TrialError> {
+        let (mut loadgen, mut server) = (lock(&self.ends.loadgen), lock(&self.ends.server));
+        loadgen.send(&LoadgenRequest::Finish).map_err(|error| self.broken("the load generator", error))?;
+        server.send(&ServerRequest::Finish).map_err(|error| self.broken("the server", error))?;
+        let last = loadgen.snapshot_reply().map_err(|error| self.broken("the load generator", error))?;
+        Ok((last, server.snapshot_reply().map_err(|error| self.broken("the server", error))?))
+    }
+
     fn tear_down(mut self, settled: bool, load: Duration, drain: Duration) -> Result<Outcome, TrialError> {
         let began = Instant::now();
-        let loadgen = lock(&self.ends.loadgen).snapshot(&LoadgenRequest::Finish);
-        let loadgen = loadgen.map_err(|error| self.broken("the load generator", error))?;
-        let server = lock(&self.ends.server).snapshot(&ServerRequest::Finish);
-        let server = server.map_err(|error| self.broken("the server", error))?;
+        let (loadgen, server) = self.finish()?;
         // Both ends exit, then `__init`, then `__trial`.
         self.process.wait().map_err(|source| TrialError::Start { what: "waiting for the trial's end", source })?;
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;

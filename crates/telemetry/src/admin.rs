@@ -232,6 +232,11 @@ impl Admin {
         self.seen.last_scrapes().values().max().copied()
     }
 
+    /// Has every page that is scraped at all been asked for since `instant`?
+    pub fn all_scraped_since(&self, instant: Instant) -> bool {
+        self.seen.last_scrapes().values().all(|last| *last >= instant)
+    }
+
     /// How often a page is scraped, as seen between its last two scrapes.
     pub fn scrape_interval(&self) -> Option<Duration> {
         match self.seen.interval_ms.load(Ordering::Relaxed) {
@@ -287,11 +292,13 @@ impl Service {
             return response;
         }
         let path = request.uri().path();
+        // A page shows what was before it was made, not after.
+        let asked = Instant::now();
         let Some(page) = self.pages.get(path) else {
             return respond(Page::text(404, format!("no page {path}\n")));
         };
         if page.content_type == exposition::CONTENT_TYPE && request.method() == Method::GET {
-            self.seen.note_scrape(path, Instant::now());
+            self.seen.note_scrape(path, asked);
         }
         respond(page)
     }

@@ -40,6 +40,14 @@ pub struct Reading {
     pub sources: Vec<SourceReading>,
 }
 
+impl Reading {
+    /// Adds the cumulative counts of a finished process in a namespace of its own, and keeps this one's gauges.
+    pub fn absorb(&mut self, finished: &Self) {
+        self.net = self.net.plus(&finished.net);
+        self.process.cpu_seconds += finished.process.cpu_seconds;
+    }
+}
+
 /// Health and cost of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -71,6 +71,8 @@ fn as_ordinary(program: &Path) -> Command {
 struct Stat {
     pid: i32,
     parent: i32,
+    /// Inherited by everything we start, and by nothing that others run on this machine at the same time.
+    session: i32,
     /// Ticks since boot: with the pid, an identity.
     started: u64,
 }
@@ -84,7 +86,8 @@ impl Stat {
         if matches!(fields[0], "Z" | "X") {
             return None;
         }
-        Some(Self { pid, parent: fields[1].parse().ok()?, started: fields[19].parse().ok()? })
+        let id = |index: usize| fields[index].parse().ok();
+        Some(Self { pid, parent: id(1)?, session: id(3)?, started: fields[19].parse().ok()? })
     }
 }
 
@@ -180,10 +183,11 @@ fn read_sysctls(directory: &Path, into: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// Network namespaces that any process is in.
+/// Network namespaces that any process of this session is in.
 fn namespaces() -> BTreeSet<u64> {
     let inode = |process: Stat| fs::metadata(format!("/proc/{}/ns/net", process.pid)).ok().map(|meta| meta.ino());
-    processes().into_iter().filter_map(inode).collect()
+    let ours = Stat::of(std::process::id().cast_signed()).expect("this process").session;
+    processes().into_iter().filter(|process| process.session == ours).filter_map(inode).collect()
 }
 
 impl Host {

@@ -1,6 +1,6 @@
 //! From factors to cells: every level laid over the file's tables, alone first, so that an error names its own line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use study::design::{Cell, Design, Factor, Grid, Level};
@@ -29,7 +29,11 @@ pub(super) struct PlacedGrid {
 }
 
 pub(super) fn grids(source: &Source<'_>, wire: &Wire) -> Result<Vec<PlacedGrid>, ExperimentError> {
-    let factors = |list: &[WireFactor]| list.iter().map(|factor| place(source, factor)).collect::<Result<Vec<_>, _>>();
+    let factors = |list: &[Spanned<WireFactor>]| {
+        let placed = list.iter().map(|factor| place(source, factor)).collect::<Result<Vec<_>, _>>()?;
+        check_distinct(source, &placed)?;
+        Ok::<_, ExperimentError>(placed)
+    };
     let mut grids = vec![PlacedGrid { name: None, set: Vec::new(), span: 0..0, factors: factors(&wire.factor)? }];
     for also in &wire.also {
         grids.push(PlacedGrid {
@@ -42,35 +46,48 @@ pub(super) fn grids(source: &Source<'_>, wire: &Wire) -> Result<Vec<PlacedGrid>,
     Ok(grids)
 }
 
-pub(super) fn place(source: &Source<'_>, wire: &WireFactor) -> Result<PlacedFactor, ExperimentError> {
-    let (names, levels) = match (&wire.set, &wire.to, &wire.levels) {
+/// One factor and its levels, checked for what makes no sense whatever the settings are.
+fn place(source: &Source<'_>, spanned: &Spanned<WireFactor>) -> Result<PlacedFactor, ExperimentError> {
+    let (wire, span) = (spanned.get_ref(), spanned.span());
+    let levels: Vec<(Values, Range<usize>)> = match (&wire.set, &wire.to, &wire.levels) {
         (Some(set), Some(to), None) => {
-            let levels = to.iter().map(|value| (vec![(set.get_ref().clone(), value.get_ref().clone())], value.span()));
-            (vec![set.get_ref().clone()], levels.collect::<Vec<_>>())
+            to.iter().map(|value| (vec![(set.clone(), value.get_ref().clone())], value.span())).collect()
         }
         (None, None, Some(levels)) => {
-            let names = levels.first().map(|level| level.get_ref().keys().cloned().collect()).unwrap_or_default();
-            let levels = levels.iter().map(|level| (level.get_ref().clone().into_iter().collect(), level.span()));
-            (names, levels.collect())
+            levels.iter().map(|level| (level.get_ref().clone().into_iter().collect(), level.span())).collect()
         }
-        _ => {
-            let span = wire.set.as_ref().map_or(0..0, Spanned::span);
-            return Err(source.error(&span, "a [[factor]] has either `set` and `to`, or `levels`"));
-        }
+        _ => return Err(source.error(&span, "a [[factor]] has either `set` and `to`, or `levels`")),
     };
-    if levels.is_empty() {
-        let span = wire.set.as_ref().map_or(0..0, Spanned::span);
-        return Err(source.error(&span, "a factor needs at least one level"));
+    let names = |values: &Values| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let Some((first, _)) = levels.first() else {
+        return Err(source.error(&span, "a factor needs at least one level; list them in `to` or `levels`"));
+    };
+    let first = names(first);
+    if let Some((_, place)) = levels.iter().find(|(values, _)| names(values) != first) {
+        let message = format!("every level of a factor sets the same settings, here {}", first.join(" and "));
+        return Err(source.error(place, message));
     }
-    let label = wire
-        .name
-        .clone()
-        .unwrap_or_else(|| names.iter().map(|name| short_name(name)).collect::<Vec<_>>().join(" and "));
+    let short = || first.iter().map(|name| short_name(name)).collect::<Vec<_>>().join(" and ");
+    let label = wire.name.clone().unwrap_or_else(short);
     let factor = Factor { label, levels: levels.iter().map(|(values, _)| level(values)).collect() };
     Ok(PlacedFactor { factor, levels })
 }
 
-pub(super) fn level(values: &[(String, Value)]) -> Level {
+/// No two factors of a grid may set the same thing: the later one would win silently.
+fn check_distinct(source: &Source<'_>, factors: &[PlacedFactor]) -> Result<(), ExperimentError> {
+    let mut seen = BTreeSet::new();
+    for factor in factors {
+        let Some((values, place)) = factor.levels.first() else { continue };
+        for (name, _) in values {
+            if !seen.insert(name) {
+                return Err(source.error(place, format!("two factors set {name}; vary it in one of them")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn level(values: &[(String, Value)]) -> Level {
     let settings: BTreeMap<String, String> =
         values.iter().map(|(name, value)| (name.clone(), text_of(value))).collect();
     let mut texts: Vec<&String> = settings.values().collect();
@@ -121,11 +138,7 @@ pub(super) fn cross(
 }
 
 /// Each level alone, so that an error names its own line.
-pub(super) fn check_levels(
-    source: &Source<'_>,
-    base: &Settings,
-    factors: &[PlacedFactor],
-) -> Result<(), ExperimentError> {
+fn check_levels(source: &Source<'_>, base: &Settings, factors: &[PlacedFactor]) -> Result<(), ExperimentError> {
     for (values, place) in factors.iter().flat_map(|factor| &factor.levels) {
         let mut settings = base.clone();
         for (name, value) in values {
@@ -137,7 +150,7 @@ pub(super) fn check_levels(
 }
 
 /// All combinations of levels, the last factor fastest; one empty combination for no factors.
-pub(super) fn combinations(sizes: &[usize]) -> Vec<Vec<usize>> {
+fn combinations(sizes: &[usize]) -> Vec<Vec<usize>> {
     sizes.iter().fold(vec![Vec::new()], |combinations, size| {
         combinations
             .iter()

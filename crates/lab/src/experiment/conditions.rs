@@ -53,7 +53,10 @@ pub(super) fn expectations(
                 None => None,
                 Some(text) => match places.matching(source, text)? {
                     (condition, cells) if cells.is_empty() => {
-                        return Err(source.error(&text.span(), format!("`{condition}` matches no cell")));
+                        return Err(source.error(
+                            &text.span(),
+                            format!("`{condition}` matches no cell; name settings and levels of the factors"),
+                        ));
                     }
                     (condition, _) => Some(condition),
                 },
@@ -81,17 +84,22 @@ pub(super) fn compare(
             match matching.as_slice() {
                 [one] => Some(*one),
                 cells => {
-                    let message =
-                        format!("compare.baseline must match one cell of the main grid, it matches {}", cells.len());
+                    let message = format!(
+                        "compare.baseline must match one cell of the main grid, it matches {}; give each factor's level",
+                        cells.len()
+                    );
                     return Err(source.error(&text.span(), message));
                 }
             }
         }
     };
     let metrics = wire.metrics.iter().map(|metric| metric.get_ref().clone()).collect::<Vec<_>>();
-    Ok(Compare {
-        metrics: if metrics.is_empty() { default() } else { metrics },
-        baseline,
-        smallest_effect: wire.smallest_effect.unwrap_or(0.05),
-    })
+    let smallest_effect = match &wire.smallest_effect {
+        Some(effect) if !effect.get_ref().is_finite() || *effect.get_ref() < 0.0 => {
+            return Err(source.error(&effect.span(), "compare.smallest-effect must be 0 or more; 0.05 is usual"));
+        }
+        Some(effect) => *effect.get_ref(),
+        None => 0.05,
+    };
+    Ok(Compare { metrics: if metrics.is_empty() { default() } else { metrics }, baseline, smallest_effect })
 }

@@ -23,7 +23,7 @@ pub(super) struct Wire {
     #[serde(default)]
     pub(super) sysctl: BTreeMap<Spanned<String>, Value>,
     #[serde(default)]
-    pub(super) factor: Vec<WireFactor>,
+    pub(super) factor: Vec<Spanned<WireFactor>>,
     #[serde(default)]
     pub(super) also: Vec<WireAlso>,
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(super) fn default_measure() -> Spanned<Span> {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct WireFactor {
-    pub(super) set: Option<Spanned<String>>,
+    pub(super) set: Option<String>,
     pub(super) to: Option<Vec<Spanned<Value>>>,
     pub(super) name: Option<String>,
     pub(super) levels: Option<Vec<Spanned<Table>>>,
@@ -84,7 +84,7 @@ pub(super) struct WireAlso {
     #[serde(default)]
     pub(super) set: BTreeMap<Spanned<String>, Value>,
     #[serde(default)]
-    pub(super) factor: Vec<WireFactor>,
+    pub(super) factor: Vec<Spanned<WireFactor>>,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +99,7 @@ pub(super) struct WireExpect {
 pub(super) struct WireCompare {
     pub(super) metrics: Vec<Spanned<String>>,
     pub(super) baseline: Option<Spanned<String>>,
-    pub(super) smallest_effect: Option<f64>,
+    pub(super) smallest_effect: Option<Spanned<f64>>,
 }
 
 /// Keys with their places, and values.

@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Every check of this project, cheapest first; the first that fails ends it.
+#
+#   ./test.sh             says which Debian packages are missing, if any, and ends
+#   ./test.sh --install   installs them first
+#
+# Experiments and load run on loopback and in namespaces and containers that are removed again. Without a Docker engine
+# the compose stack is skipped; ACCEPTBENCH_REQUIRE_DOCKER=1 makes that a failure.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+section=""
+section_began=0
+
+section() {
+    section_ends
+    section=$1
+    section_began=$SECONDS
+    printf '\n== %s\n' "$section"
+}
+
+section_ends() {
+    if [ -n "$section" ]; then printf -- '-- %s: passed in %d s\n' "$section" $((SECONDS - section_began)); fi
+}
+
+at_exit() {
+    local code=$?
+    if [ "$code" != 0 ]; then
+        printf '\n-- %s: FAILED after %d s (exit code %d)\n' "${section:-start}" $((SECONDS - section_began)) "$code" >&2
+    fi
+}
+trap at_exit EXIT
+
+fail() {
+    echo "test.sh: $*" >&2
+    exit 1
+}
+
+# --- packages ---------------------------------------------------------------------------------------------------------
+
+# PROGRAM PACKAGE
+needed="cc gcc
+promtool prometheus
+prometheus prometheus
+setpriv util-linux"
+
+missing_packages() {
+    local program package
+    while read -r program package; do
+        command -v "$program" >/dev/null || echo "$package"
+    done <<<"$needed" | sort -u
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Debian starts a service as soon as it is installed, unless policy-rc.d says no. The programs are all we want.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d ours=no code=0
+    if [ ! -e "$policy" ]; then
+        ours=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null || code=$?
+    if [ "$ours" = yes ]; then as_root rm -f "$policy"; fi
+    # Nor at the next boot.
+    case " $* " in *" prometheus "*)
+        if [ -d /run/systemd/system ]; then as_root systemctl disable --quiet prometheus.service || true; fi ;;
+    esac
+    return "$code"
+}
+
+section "packages"
+case "${1:-}" in
+    "") ;;
+    --install)
+        mapfile -t packages < <(missing_packages)
+        if [ "${#packages[@]}" -gt 0 ]; then
+            echo "installing ${packages[*]}"
+            install_packages "${packages[@]}"
+        fi
+        ;;
+    *) echo "usage: ./test.sh [--install]" >&2; exit 64 ;;
+esac
+missing=$(missing_packages | xargs)
+[ -z "$missing" ] || fail "missing Debian packages: $missing (./test.sh --install installs them)"
+for tool in "cargo" "cargo fmt" "cargo clippy"; do
+    $tool --version || fail "missing: $tool (https://rustup.rs, with the components rustfmt and clippy)"
+done
+promtool --version 2>&1 | head -n 1
+
+# --- house rules ------------------------------------------------------------------------------------------------------
+
+# Every crate's directory.
+mapfile -t roots < <(find . -mindepth 2 -maxdepth 3 -name Cargo.toml -not -path './target/*' -printf '%h\n' | sed 's|^\./||' | sort)
+
+# only PATTERN FILE...: of all Rust code, comments aside, only these files (glob patterns) may match.
+only() {
+    local pattern=$1 file allowed
+    shift
+    while read -r file; do
+        for allowed in "$@"; do
+            # shellcheck disable=SC2053 # a glob on purpose
+            if [[ $file == $allowed ]]; then continue 2; fi
+        done
+        grep -nE "^([^/]|/[^/])*$pattern" "$file" | head -n 3 >&2
+        fail "$file: $pattern belongs in $*"
+    done < <(grep -rlE --include='*.rs' "^([^/]|/[^/])*$pattern" "${roots[@]}")
+}
+
+house_rules() {
+    local found
+    # One home per library.
+    only '\bprometheus::' 'crates/telemetry/src/exposition*'
+    only '\b(hyper|hyper_util|http_body_util)::' 'crates/telemetry/src/*'
+    only '\btokio::' 'crates/telemetry/src/admin*' server/src/tokio.rs
+    only '\bclap::' '*/src/opts.rs' crates/acceptbench/src/cli.rs crates/telemetry/src/log.rs
+    only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*'
+    only '\brayon::' 'crates/study/*'
+    only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs
+    only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process}.rs server/src/uring.rs loadgen/src/uring.rs
+    found=$(find "${roots[@]}" -name mod.rs)
+    [ -z "$found" ] || fail "a module is a file of its own name: $found"
+    # Server and load generator meet over TCP.
+    for pair in "server loadgen" "loadgen server"; do
+        read -r one other <<<"$pair"
+        found=$(cargo tree --quiet --locked --package "$one" --edges all --prefix none)
+        if grep -q "^$other v" <<<"$found"; then fail "$one depends on $other"; fi
+    done
+    echo "kept"
+}
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+compose_stack() {
+    local reason=""
+    if ! command -v docker >/dev/null; then
+        reason="no docker program"
+    elif ! docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+        reason="no Docker engine answers"
+    elif ! docker compose version >/dev/null 2>&1 && ! command -v docker-compose >/dev/null; then
+        reason="neither docker compose nor docker-compose"
+    fi
+    if [ -z "$reason" ]; then
+        deploy/compose-test.sh
+    elif [ "${ACCEPTBENCH_REQUIRE_DOCKER:-}" = 1 ]; then
+        fail "the compose stack is required: $reason"
+    else
+        echo "skipped: $reason"
+    fi
+}
+
+section "format"
+cargo fmt --all --check
+
+section "house rules"
+house_rules
+
+section "lints"
+cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+
+section "tests"
+ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 cargo test --locked --workspace
+
+section "shipped experiments"
+"${CARGO_TARGET_DIR:-target}/debug/acceptbench" check experiments/*.toml
+
+section "Prometheus configuration"
+promtool check config deploy/prometheus/*.yml
+
+section "compose stack"
+compose_stack
+
+section_ends
+printf '\nall passed in %d s\n' "$SECONDS"
