@@ -147,9 +147,9 @@ impl Generator {
     ///
     /// # Errors
     /// When a worker's event loop failed: its counts are not complete.
-    pub fn finish(mut self) -> Result<Snapshot, StartError> {
+    pub fn finish(mut self, detail: Detail) -> Result<Snapshot, StartError> {
         self.join()?;
-        Ok(self.observer().snapshot(Detail::Full))
+        Ok(self.observer().snapshot(detail))
     }
 
     fn join(&mut self) -> Result<(), StartError> {

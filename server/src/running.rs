@@ -182,9 +182,9 @@ impl Server {
     }
 
     /// Ends everything and returns the last snapshot, read while the listeners were still open.
-    pub fn finish(self) -> Snapshot {
+    pub fn finish(self, detail: Detail) -> Snapshot {
         self.shared.stop_acceptors();
-        self.observer().snapshot(Detail::Full)
+        self.observer().snapshot(detail)
     }
 }
 
@@ -228,11 +228,9 @@ impl Shared {
             self.lock_threads().extract_if(.., |(owner, _)| listener.is_none_or(|l| l == *owner)).collect();
         for (_, thread) in gone {
             // A blocking accept ends by a signal only; one sent just before the call blocks is lost.
-            while !thread.is_finished() {
-                if self.opts.engine == Engine::Blocking {
-                    // A failure leaves the wait to the next connection.
-                    let _ = kernel::process::interrupt(&thread);
-                }
+            while self.opts.engine == Engine::Blocking && !thread.is_finished() {
+                // A failure leaves the wait to the next connection.
+                let _ = kernel::process::interrupt(&thread);
                 std::thread::sleep(Duration::from_micros(500));
             }
             match thread.join() {

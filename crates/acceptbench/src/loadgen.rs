@@ -10,6 +10,7 @@ use loadgen::{Generator, Machine, Plan, PlanError, Verdict};
 use study::format;
 use telemetry::admin::{Admin, Listen};
 use telemetry::histogram::HistogramSnapshot;
+use telemetry::namespace::Detail;
 
 use crate::cli::LoadgenArgs;
 use crate::exit::{End, Failure};
@@ -45,7 +46,7 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
         }
     }
     let interrupted = stop.is_requested();
-    let books = generator.finish().map_err(Failure::requirement)?;
+    let books = generator.finish(Detail::Full).map_err(Failure::requirement)?;
     if let Some(admin) = admin {
         admin.stop();
     }

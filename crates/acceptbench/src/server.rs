@@ -34,7 +34,7 @@ pub(crate) fn serve(args: ServerArgs) -> Result<End, Failure> {
     if let Some(admin) = admin {
         admin.stop();
     }
-    summarise(&server.finish());
+    summarise(&server.finish(Detail::Full));
     Ok(End::Success)
 }
 

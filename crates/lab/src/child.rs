@@ -8,6 +8,7 @@ use std::time::Duration;
 use telemetry::namespace::Detail;
 
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, Reply, ServerRequest};
+use crate::inside;
 
 /// The `__server` process.
 pub(crate) fn server() -> ExitCode {
@@ -32,6 +33,7 @@ fn exit(result: Result<(), ControlError>) -> ExitCode {
 }
 
 fn open() -> Result<Channel, ControlError> {
+    inside::enter_namespace()?;
     let _ = kernel::process::raise_nofile();
     Ok(Channel::from_stdin()?)
 }
@@ -63,7 +65,7 @@ fn serve_server() -> Result<(), ControlError> {
             }
             (ServerRequest::Finish, Some(_)) => {
                 let Some(server) = server.take() else { return Err(ControlError::Unexpected) };
-                return channel.send(&Reply::Snapshot(Box::new(server.finish())));
+                return channel.send(&Reply::Snapshot(Box::new(server.finish(Detail::Books))));
             }
             _ => return Err(ControlError::Unexpected),
         };
@@ -124,7 +126,7 @@ fn finish_loadgen(generator: loadgen::Generator) -> Reply<loadgen::Snapshot> {
             "attempts are still in flight one second after the deadline of the last",
         )));
     }
-    match generator.finish() {
+    match generator.finish(Detail::Books) {
         Ok(snapshot) => Reply::Snapshot(Box::new(snapshot)),
         Err(error) => Reply::Failed(Failure::requirement(error)),
     }

@@ -124,10 +124,12 @@ impl Directory {
     }
 
     /// Removes logs nobody wrote to.
-    pub(crate) fn remove_empty_log(&self, trial: usize) {
-        let log = self.log(trial);
-        if fs::metadata(&log).is_ok_and(|meta| meta.len() == 0) {
-            let _ = fs::remove_file(log);
+    pub(crate) fn remove_empty_logs(&self) {
+        let Ok(logs) = fs::read_dir(self.path.join("logs")) else { return };
+        for log in logs.flatten() {
+            if log.metadata().is_ok_and(|meta| meta.len() == 0) {
+                let _ = fs::remove_file(log.path());
+            }
         }
     }
 }

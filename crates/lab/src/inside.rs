@@ -31,6 +31,11 @@ const INIT: &str = "__init";
 const SERVER: &str = "__server";
 const LOADGEN: &str = "__loadgen";
 
+/// Messages that carry descriptors.
+const CONTROL_SOCKETS: &[u8] = b"control sockets";
+const NAMESPACES: &[u8] = b"namespaces";
+const NAMESPACE: &[u8] = b"namespace";
+
 /// Interface names inside the trial.
 const SERVER_LINK: &str = "server0";
 const CLIENT_LINK: &str = "client0";
@@ -124,15 +129,17 @@ fn make(set_up: &SetUp, ends: &[OwnedFd]) -> Result<(Built, Child, UnixStream), 
     // Changing namespaces may have cleared it (prctl(2): credentials changed).
     process::die_with_parent(None).map_err(Failure::requirement)?;
     let cannot_start = |error| Failure::requirement(format!("cannot start the trial's first process: {error}"));
-    // Starting a program takes as long as making the namespaces: both at once, on two CPUs.
+    // Starting programs takes as long as making the namespaces: both at once, on two CPUs.
     let (inner, theirs) = process::channel().map_err(cannot_start)?;
     let init = command(INIT, Stdio::from(OwnedFd::from(theirs))).spawn().map_err(cannot_start)?;
-    let (built, namespaces) = build(set_up, privilege)?;
+    let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
+    process::send_fds(&inner, CONTROL_SOCKETS, &ends).map_err(cannot_start)?;
+    let namespaces = build(set_up, privilege)?;
     // They live on in their processes.
-    let mut fds = vec![namespaces.server.as_fd(), namespaces.client.as_fd()];
-    fds.extend(ends.iter().map(AsFd::as_fd));
-    process::send_fds(&inner, b"namespaces and control sockets\n", &fds).map_err(cannot_start)?;
-    Ok((built, init, inner))
+    process::send_fds(&inner, NAMESPACES, &[namespaces.server.as_fd(), namespaces.client.as_fd()])
+        .map_err(cannot_start)?;
+    // This thread is in the server's namespace; the ends start meanwhile.
+    Ok((Built { sysctls: sysctl::recorded() }, init, inner))
 }
 
 /// The namespaces of the two ends; the same one twice on loopback.
@@ -141,7 +148,7 @@ struct Namespaces {
     client: NetNs,
 }
 
-fn build(set_up: &SetUp, privilege: Privilege) -> Result<(Built, Namespaces), Failure> {
+fn build(set_up: &SetUp, privilege: Privilege) -> Result<Namespaces, Failure> {
     let server = NetNs::current().map_err(Failure::requirement)?;
     configure(set_up, privilege)?;
     let namespaces = match set_up.topology {
@@ -161,7 +168,7 @@ fn build(set_up: &SetUp, privilege: Privilege) -> Result<(Built, Namespaces), Fa
             Namespaces { server, client }
         }
     };
-    Ok((Built { sysctls: sysctl::recorded() }, namespaces))
+    Ok(namespaces)
 }
 
 fn bring_up(links: &mut Links, name: &str, (address, prefix): (IpAddr, u8)) -> Result<(), Failure> {
@@ -230,15 +237,13 @@ fn init() -> ExitCode {
 fn hold_init() -> Result<(), ControlError> {
     process::die_with_parent(None)?;
     let parent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut buffer = [0; 64];
-    let (length, fds) = process::recv_fds(&parent, &mut buffer, 4)?;
-    let Ok([server_ns, client_ns, server_end, client_end]) = <[OwnedFd; 4]>::try_from(fds) else {
-        return Err(if length == 0 { ControlError::Closed } else { ControlError::Unexpected });
-    };
-    NetNs::from(server_ns).enter()?;
-    let server = command(SERVER, Stdio::from(server_end)).spawn()?;
-    NetNs::from(client_ns).enter()?;
-    let client = command(LOADGEN, Stdio::from(client_end)).spawn()?;
+    let [server_end, client_end] = receive(&parent, CONTROL_SOCKETS)?;
+    let (server, server_door) = start_end(SERVER, server_end)?;
+    let (client, client_door) = start_end(LOADGEN, client_end)?;
+    let [server_ns, client_ns] = receive(&parent, NAMESPACES)?;
+    process::send_fds(&server_door, NAMESPACE, &[server_ns.as_fd()])?;
+    process::send_fds(&client_door, NAMESPACE, &[client_ns.as_fd()])?;
+    drop((server_ns, client_ns));
     let channel = Channel::new(parent);
     // Either end first: the other is told by the runner, or ends with us.
     let mut left = vec![server, client];
@@ -253,6 +258,34 @@ fn hold_init() -> Result<(), ControlError> {
         left = running;
     }
     Ok(())
+}
+
+/// Starts one end of the trial. Its standard output is a socket over which it gets its namespace: it prints nothing.
+fn start_end(role: &str, control: OwnedFd) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = process::channel()?;
+    let child = command(role, Stdio::from(control)).stdout(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+    Ok((child, ours))
+}
+
+/// Enters the namespace that `__init` hands to an end of the trial, which has no second thread yet.
+pub(crate) fn enter_namespace() -> Result<(), ControlError> {
+    let door = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let [namespace] = receive(&door, NAMESPACE)?;
+    Ok(NetNs::from(namespace).enter()?)
+}
+
+/// Descriptors that come with the message `what`.
+fn receive<const N: usize>(stream: &UnixStream, what: &[u8]) -> Result<[OwnedFd; N], ControlError> {
+    // No longer than the message: the next one stays for the next call.
+    let mut buffer = vec![0; what.len()];
+    let (length, fds) = process::recv_fds(stream, &mut buffer, N)?;
+    if length == 0 {
+        return Err(ControlError::Closed);
+    }
+    if buffer != what {
+        return Err(ControlError::Unexpected);
+    }
+    fds.try_into().map_err(|_| ControlError::Unexpected)
 }
 
 /// Waits until one of `children` has ended. [`ControlError::Closed`] when the parent died first: the caller exits,

@@ -19,7 +19,7 @@ use crate::directory::{Directory, DirectoryError};
 use crate::experiment::Experiment;
 use crate::live::{Build, Live};
 use crate::schedule::{self, Planned};
-use crate::trial::{self, Outcome, Recipe, TrialError};
+use crate::trial::{self, Holder, Outcome, Recipe, TrialError};
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -168,13 +168,20 @@ fn run_in(
     };
     let mut trials = Vec::new();
     let (mut interrupted, mut failure) = (false, None);
-    for planned in schedule::order(experiment.design.cells.len(), experiment.replicates, experiment.seed) {
+    let order = schedule::order(experiment.design.cells.len(), experiment.replicates, experiment.seed);
+    let mut next = None;
+    for planned in order.iter().copied() {
         let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
         tell(Event::Began { planned, cell: &cell });
-        match one(request, directory, &live, planned, &cell, stop) {
-            Ok(trial) => {
+        let started = Timestamp::now();
+        let holder = next.take().map_or_else(|| Holder::spawn(request.program, &directory.log(planned.trial)), Ok);
+        match holder.and_then(|holder| one(request, &live, planned, holder, stop)) {
+            Ok(outcome) => {
+                // The next trial's process starts while the record of this one is made and written.
+                let after = order.get(planned.trial + 1);
+                next = after.and_then(|after| Holder::spawn(request.program, &directory.log(after.trial)).ok());
+                let trial = record(experiment, planned, &cell, started, outcome);
                 let kept = directory.append(&trial);
-                directory.remove_empty_log(planned.trial);
                 trials.push(trial);
                 let summary = Summary::of(&experiment.design, &trials, &quantities(experiment)).ok();
                 live.finished(trials.last(), summary);
@@ -189,18 +196,18 @@ fn run_in(
             }
             Err(TrialError::Interrupted) => {
                 live.finished(None, None);
-                directory.remove_empty_log(planned.trial);
                 interrupted = true;
                 break;
             }
             Err(source) => {
                 live.finished(None, None);
-                directory.remove_empty_log(planned.trial);
                 failure = Some(RunError::Trial { trial: planned.trial, cell, source });
                 break;
             }
         }
     }
+    drop(next);
+    directory.remove_empty_logs();
     if let Some(admin) = admin {
         if !interrupted {
             linger(&admin, stop, tell);
@@ -230,31 +237,26 @@ fn check_space(path: &Path, trials: usize) -> Result<(), RunError> {
 
 fn one(
     request: &Request<'_>,
-    directory: &Directory,
     live: &Live,
     planned: Planned,
-    name: &str,
+    holder: Holder,
     stop: &Stop,
-) -> Result<Trial, TrialError> {
+) -> Result<Outcome, TrialError> {
     if stop.is_requested() {
         return Err(TrialError::Interrupted);
     }
     let experiment = request.experiment;
     let recipe = Recipe {
-        program: request.program,
         topology: experiment.topology,
         family: experiment.family,
         resolved: &experiment.resolved[planned.cell],
         // The same arrivals for every cell of a block, others in every block.
         seed: experiment.seed.wrapping_add(planned.block as u64),
-        log: directory.log(planned.trial),
     };
-    let started = Timestamp::now();
     live.preparing(planned);
-    let trial = trial::Trial::start(&recipe)?;
+    let trial = trial::Trial::start(&recipe, holder)?;
     live.loading(trial.ends.clone());
-    let outcome = trial.run(&recipe, stop)?;
-    Ok(record(experiment, planned, name, started, outcome))
+    trial.run(&recipe, stop)
 }
 
 /// The record of a trial, its accounts made up.

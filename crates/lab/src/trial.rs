@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,14 +45,11 @@ const STUCK: Duration = Duration::from_millis(300);
 /// What a trial is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe<'a> {
-    pub(crate) program: &'a Path,
     pub(crate) topology: Topology,
     pub(crate) family: Family,
     pub(crate) resolved: &'a Resolved,
     /// Seed of this trial's arrivals and service times.
     pub(crate) seed: u64,
-    /// Where its processes write what they have to say.
-    pub(crate) log: PathBuf,
 }
 
 /// What a trial came to.
@@ -121,40 +118,67 @@ impl Ends {
 /// A trial whose processes are ready. Dropping it kills them all.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    process: Child,
-    /// To `__trial`; closing it ends the trial.
-    control: Channel,
+    holder: Holder,
     pub(crate) ends: Ends,
     sysctls: BTreeMap<String, String>,
     set_up: Duration,
+}
+
+/// A trial's first process, which waits to be told what to build. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    process: Child,
+    /// To `__trial`; closing it ends the trial.
+    control: Channel,
     log: String,
 }
 
-impl Trial {
-    /// Starts the processes and waits until both ends are ready.
-    pub(crate) fn start(recipe: &Recipe<'_>) -> Result<Self, TrialError> {
-        let began = Instant::now();
+impl Holder {
+    /// Starts the process; it writes to `log`.
+    pub(crate) fn spawn(program: &Path, log: &Path) -> Result<Self, TrialError> {
         let start = |what| move |source| TrialError::Start { what, source };
-        let (trial, trial_end) = channel_pair()?;
+        let (ours, theirs) = channel_pair()?;
+        let file = File::create(log).map_err(start("the trial's log"))?;
+        // A process group of its own: an interrupt typed at the terminal reaches the runner only. The command goes at
+        // once, since it holds the trial's end of the control socket: while that is open its death goes unnoticed.
+        let process = command_of(program, TRIAL, Stdio::from(OwnedFd::from(theirs)))
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .map_err(start("the trial's process"))?;
+        Ok(Self { process, control: Channel::new(ours), log: log.display().to_string() })
+    }
+
+    /// Has the process ended?
+    fn is_over(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // `__init` dies with `__trial`, and everything inside with `__init`.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Trial {
+    /// Has `holder` build what the recipe says, and waits until both ends are ready.
+    pub(crate) fn start(recipe: &Recipe<'_>, holder: Holder) -> Result<Self, TrialError> {
+        let began = Instant::now();
         let (server, server_end) = channel_pair()?;
         let (loadgen, loadgen_end) = channel_pair()?;
-        let log = File::create(&recipe.log).map_err(start("the trial's log"))?;
-        let mut command = command_of(recipe.program, TRIAL, Stdio::from(OwnedFd::from(trial_end)));
-        // A process group of its own: an interrupt typed at the terminal reaches the runner only.
-        let process = command.stderr(log).process_group(0).spawn().map_err(start("the trial's process"))?;
-        // It holds the trial's end of the control socket: while it is open, the trial's death goes unnoticed.
-        drop(command);
-        // From here on, dropping `started` ends the process.
         let mut started = Self {
-            process,
-            control: Channel::new(trial),
+            holder,
             ends: Ends {
                 server: Arc::new(Mutex::new(Channel::new(server))),
                 loadgen: Arc::new(Mutex::new(Channel::new(loadgen))),
             },
             sysctls: BTreeMap::new(),
             set_up: Duration::ZERO,
-            log: recipe.log.display().to_string(),
         };
         let addresses = addresses(recipe.topology, recipe.family);
         let set_up = SetUp {
@@ -165,7 +189,7 @@ impl Trial {
             sysctls: recipe.resolved.sysctl.clone(),
         };
         let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;
-        process::send_fds(started.control.stream(), &message, &[server_end.as_fd(), loadgen_end.as_fd()])
+        process::send_fds(started.holder.control.stream(), &message, &[server_end.as_fd(), loadgen_end.as_fd()])
             .map_err(|error| started.broken("the trial", error.into()))?;
         // Only the children hold these ends: when they die, we read end of file.
         drop((server_end, loadgen_end));
@@ -181,39 +205,32 @@ impl Trial {
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();
         loadgen_opts.seed = recipe.seed;
-        self.control.set_timeout(Some(REPLY_LIMIT)).map_err(|error| self.broken("the trial", error.into()))?;
-        let built: Result<Built, Failure> = self.control.receive().map_err(|error| self.broken("the trial", error))?;
-        self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
         let ends = self.ends.clone();
         let (mut server, mut loadgen) = (lock(&ends.server), lock(&ends.loadgen));
-        let limited = server.set_timeout(Some(REPLY_LIMIT)).and_then(|()| loadgen.set_timeout(Some(REPLY_LIMIT)));
-        limited.map_err(|error| self.broken("the trial", error.into()))?;
-        // Both at once, then both answers.
+        for channel in [&self.holder.control, &*server, &*loadgen] {
+            channel.set_timeout(Some(REPLY_LIMIT)).map_err(|error| self.broken("the trial", error.into()))?;
+        }
+        // The ends find it when they come up; then the answers.
         server
             .send(&ServerRequest::Prepare(Box::new(server_opts)))
             .and_then(|()| loadgen.send(&LoadgenRequest::Prepare(Box::new(loadgen_opts))))
             .map_err(|error| self.broken("the trial", error))?;
+        let built: Result<Built, Failure> =
+            self.holder.control.receive().map_err(|error| self.broken("the trial", error))?;
+        self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
         server.done().map_err(|error| self.broken("the server", error))?;
         loadgen.done().map_err(|error| self.broken("the load generator", error))
-    }
-
-    /// Has `__trial` ended? Then whoever did not answer was only taken along.
-    fn is_over(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
-        // The kernel ends the processes one after the other: give it a moment.
-        std::thread::sleep(Duration::from_millis(20));
-        pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
     }
 
     fn broken(&self, who: &'static str, source: ControlError) -> TrialError {
         match source {
             ControlError::Refused(failure) => TrialError::Refused(failure),
-            source => TrialError::Broken {
-                who: if self.is_over() { "the trial" } else { who },
-                source,
-                log: self.log.clone(),
-            },
+            source => {
+                // The kernel ends the processes one after the other: give it a moment before asking who was first.
+                std::thread::sleep(Duration::from_millis(20));
+                let who = if self.holder.is_over() { "the trial" } else { who };
+                TrialError::Broken { who, source, log: self.holder.log.clone() }
+            }
         }
     }
 
@@ -314,9 +331,12 @@ impl Trial {
 
     fn tear_down(mut self, settled: bool, load: Duration, drain: Duration) -> Result<Outcome, TrialError> {
         let began = Instant::now();
-        let (loadgen, server) = self.finish()?;
+        let (mut loadgen, mut server) = self.finish()?;
         // Both ends exit, then `__init`, then `__trial`.
-        self.process.wait().map_err(|source| TrialError::Start { what: "waiting for the trial's end", source })?;
+        self.holder
+            .process
+            .wait()
+            .map_err(|source| TrialError::Start { what: "waiting for the trial's end", source })?;
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let timings = Timings {
             set_up_ms: ms(self.set_up),
@@ -324,15 +344,10 @@ impl Trial {
             drain_ms: ms(drain),
             tear_down_ms: ms(began.elapsed()),
         };
+        // Read back once, when they were set: nobody else can change them in here.
+        loadgen.kernel.sysctls.clone_from(&self.sysctls);
+        server.kernel.sysctls.clone_from(&self.sysctls);
         Ok(Outcome { sysctls: std::mem::take(&mut self.sysctls), server, loadgen, timings, settled })
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        // `__init` dies with `__trial`, and everything inside with `__init`.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -65,7 +65,7 @@ pub enum Topology {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Timings {
-    /// From the first process to both ends ready.
+    /// From what is to be built, told to a process that waits for it, to both ends ready.
     pub set_up_ms: f64,
     /// From the start of the load to the last verdict.
     pub load_ms: f64,

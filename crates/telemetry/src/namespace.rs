@@ -45,6 +45,10 @@ impl Reading {
     pub fn absorb(&mut self, finished: &Self) {
         self.net = self.net.plus(&finished.net);
         self.process.cpu_seconds += finished.process.cpu_seconds;
+        if self.tcp_sockets.is_empty() {
+            // A finished namespace holds no sockets; the states stay on the page.
+            self.tcp_sockets = finished.tcp_sockets.keys().map(|state| (state.clone(), 0)).collect();
+        }
     }
 }
 
