@@ -58,19 +58,26 @@ fn place(source: &Source<'_>, spanned: &Spanned<WireFactor>) -> Result<PlacedFac
         }
         _ => return Err(source.error(&span, "a [[factor]] has either `set` and `to`, or `levels`")),
     };
-    let names = |values: &Values| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let Some((first, _)) = levels.first() else {
         return Err(source.error(&span, "a factor needs at least one level; list them in `to` or `levels`"));
     };
-    let first = names(first);
-    if let Some((_, place)) = levels.iter().find(|(values, _)| names(values) != first) {
-        let message = format!("every level of a factor sets the same settings, here {}", first.join(" and "));
-        return Err(source.error(place, message));
-    }
-    let short = || first.iter().map(|name| short_name(name)).collect::<Vec<_>>().join(" and ");
+    let short = || first.iter().map(|(name, _)| short_name(name)).collect::<Vec<_>>().join(" and ");
     let label = wire.name.clone().unwrap_or_else(short);
     let factor = Factor { label, levels: levels.iter().map(|(values, _)| level(values)).collect() };
     Ok(PlacedFactor { factor, levels })
+}
+
+/// A level that leaves out what the others set would silently take the file's value.
+fn check_alike(source: &Source<'_>, factor: &PlacedFactor) -> Result<(), ExperimentError> {
+    let names = |values: &Values| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let Some((first, _)) = factor.levels.first() else { return Ok(()) };
+    match factor.levels.iter().find(|(values, _)| names(values) != names(first)) {
+        None => Ok(()),
+        Some((_, place)) => {
+            let list = names(first).join(" and ");
+            Err(source.error(place, format!("every level of a factor sets the same settings, here {list}")))
+        }
+    }
 }
 
 /// No two factors of a grid may set the same thing: the later one would win silently.
@@ -115,6 +122,7 @@ pub(super) fn cross(
             fixed.insert(name.clone(), text_of(value));
         }
         check_levels(source, &settings, &grid.factors)?;
+        grid.factors.iter().try_for_each(|factor| check_alike(source, factor))?;
         let sizes: Vec<usize> = grid.factors.iter().map(|factor| factor.levels.len()).collect();
         for levels in combinations(&sizes) {
             let mut cell_settings = settings.clone();
