@@ -12,7 +12,7 @@ pub(crate) fn list() -> Result<End, Failure> {
     for (name, _) in EXPERIMENTS {
         let experiment = find(name)?;
         say(&format!(
-            "{name:<12} {}  ({} trials, about {})",
+            "{name:<12} {}  ({} trials, at most {})",
             experiment.question,
             experiment.trials(),
             format::time(duration(&experiment).as_secs_f64())
