@@ -1,6 +1,12 @@
 //! The generator keeps its schedule whatever the server does, and latency counts from the planned instant.
 
-use crate::support::{Lab, machine};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Lab, acceptbench, machine, text};
 
 #[test]
 fn a_stalled_server_does_not_slow_the_generator_and_the_stall_shows() {
@@ -64,4 +70,39 @@ fn what_the_generator_issued_late_counts_against_the_planned_instant_only() {
     let (planned, issued) = (planned.expect("latencies"), issued.expect("latencies"));
     assert!(lag > 500_000.0, "800 connects at once take a while, mean lag {lag} ns");
     assert!((planned - issued - lag).abs() < 0.02 * planned, "{planned} = {issued} + {lag}");
+}
+
+#[test]
+fn what_a_stopped_generator_missed_shows_from_the_plan_and_hides_from_the_issue() {
+    let _machine = machine();
+    let lab = Lab::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let address = format!("127.0.0.1:{port}");
+    let start = |args: &[&str]| {
+        let mut command = acceptbench();
+        command.args(args).args(["--admin", "off"]).current_dir(lab.path()).stdout(Stdio::piped());
+        command.spawn().expect("the built program starts")
+    };
+    let mut server = start(&["server", "--listen", &address, "--backlog", "4096"]);
+    while TcpStream::connect(&address).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let loadgen = start(&["loadgen", "--target", &address, "--rate", "100", "--duration", "4s"]);
+    let pid = Pid::from_raw(i32::try_from(loadgen.id()).expect("a pid")).expect("a pid");
+    for (wait, signal) in [(1000, Signal::STOP), (2000, Signal::CONT)] {
+        std::thread::sleep(Duration::from_millis(wait));
+        kill_process(pid, signal).expect("a child of this test");
+    }
+    let said = text(&loadgen.wait_with_output().expect("a child").stdout);
+    server.kill().expect("a child of this test");
+    server.wait().expect("a child of this test");
+    assert!(said.contains("planned 400  issued 400"), "nothing planned is left out: {said}");
+    // The unit of the 99th percentile, the third of five figures: one attempt may have been in flight at the stop.
+    let unit_of_p99 = |name: &str| {
+        let row = said.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {said}"));
+        row.split_whitespace().nth(5).map(str::to_owned)
+    };
+    // About half of the attempts were due while the generator was stopped.
+    assert_eq!(unit_of_p99("first byte, from planned").as_deref(), Some("s"), "the plan shows two seconds: {said}");
+    assert_ne!(unit_of_p99("first byte, from issued").as_deref(), Some("s"), "the issue forgives them: {said}");
 }
