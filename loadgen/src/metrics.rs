@@ -20,6 +20,7 @@ telemetry::metrics! {
     SCHEDULE_LAG = Histogram "loadgen_schedule_lag_seconds" [] "Issued - planned: is the generator the bottleneck?";
     SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" [] "SYNs retransmitted by attempts that were established.";
     RESET_AT_CONNECT = Counter "loadgen_reset_at_connect_total" [] "Attempts for which connect(2) itself gave ECONNRESET.";
+    TARGET_CHANGES = Counter "loadgen_target_changes_total" [] "Times the target's name came to mean another address.";
     PORTS_AVAILABLE = Gauge "loadgen_ports_available" [] "Local ports of ip_local_port_range that no socket of this network namespace uses.";
     FDS_AVAILABLE = Gauge "loadgen_fds_available" [] "Descriptors the process may still open.";
 }
@@ -45,6 +46,7 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     families.histogram(&SCHEDULE_LAG, &[], &whole.lag, Bounds::Lag, Scale::Seconds);
     families.counter(&SYN_RETRANSMITS, &[], whole.syn_retransmits);
     families.counter(&RESET_AT_CONNECT, &[], whole.reset_at_connect);
+    families.counter(&TARGET_CHANGES, &[], snapshot.target_changes);
     families.gauge(&PORTS_AVAILABLE, &[], snapshot.ports_available as f64);
     let process = &snapshot.kernel.process;
     families.gauge(&FDS_AVAILABLE, &[], process.max_fds.saturating_sub(process.open_fds) as f64);

@@ -198,6 +198,7 @@ impl Observer {
         Snapshot {
             opts: plan.opts.clone(),
             target: plan.target,
+            target_changes: 0,
             workers: plan.workers,
             warnings: plan.warnings().to_vec(),
             monotonic_ns: monotonic_ns(),

@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub opts: Opts,
     /// The address attempts go to.
     pub target: SocketAddr,
+    /// How often the target's name came to mean another address since the start.
+    #[serde(default)]
+    pub target_changes: u64,
     /// Threads that open connections.
     pub workers: usize,
     /// What deserves attention.
@@ -138,6 +141,7 @@ impl Snapshot {
     pub fn absorb(&mut self, finished: &Self) {
         self.warm_up.absorb(&finished.warm_up);
         self.measured.absorb(&finished.measured);
+        self.target_changes += finished.target_changes;
         self.kernel.absorb(&finished.kernel);
     }
 }

@@ -1,7 +1,7 @@
 //! The server's metrics: their names, labels and help in one place, and how a [`Snapshot`] becomes samples.
 
 use telemetry::exposition::{Bounds, Families, Scale};
-use telemetry::standard;
+use telemetry::{listeners, standard};
 
 use crate::acceptor::ERRNOS;
 use crate::snapshot::Snapshot;
@@ -18,13 +18,9 @@ telemetry::metrics! {
     OPEN_CONNECTIONS = Gauge "server_open_connections" [] "Connections accepted and not closed.";
     CLOSED = Counter "server_connections_closed_total" ["reason"] "Connections closed, by reason.";
     SAMPLER_CPU = Counter "server_sampler_cpu_seconds_total" [] "CPU time of the thread that samples the queues.";
-    DEPTH = Gauge "listener_accept_queue_depth" ["listener"] "Connections waiting in the accept queue (tcpi_unacked of the listener).";
-    LIMIT = Gauge "listener_accept_queue_limit" ["listener"] "Queue limit as read back from the kernel (tcpi_sacked): min(backlog, somaxconn) at listen(2). The queue holds one more.";
-    MAX = Gauge "listener_accept_queue_max" ["listener"] "Deepest accept queue since the last scrape.";
     BACKLOG = Gauge "listener_backlog_requested" ["listener"] "The backlog argument given to listen(2).";
     FILL = Histogram "listener_accept_queue_fill_ratio" [] "Sampled depth / capacity of the accept queue: time at each fill level. Full is exactly 1.";
-    FULL = Counter "listener_full_seconds_total" ["listener"] "Time the accept queue was full.";
-    DROPS = Counter "listener_drops_total" ["listener"] "Packets dropped by the listener (sk_drops); an ACK-stage drop of a request socket counts twice.";
+    RELISTENS = Counter "listener_relistens_total" ["listener"] "listen(2) calls made again because somaxconn had changed (relisten on-change).";
     DESTROYED = Counter "listener_destroyed_total" ["listener"] "Connections reset in the accept queue because the listener was closed during the run.";
     SYN_QUEUE_DEPTH = Gauge "listener_syn_queue_depth" [] "Request sockets in SYN_RECV towards the server's ports in this network namespace.";
 }
@@ -53,12 +49,9 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     families.counter_seconds(&SAMPLER_CPU, &[], snapshot.sampler_cpu_ns);
     for (index, listener) in snapshot.listeners.iter().enumerate() {
         let index = index.to_string();
-        families.gauge(&DEPTH, &[&index], listener.depth as f64);
-        families.gauge(&LIMIT, &[&index], f64::from(listener.limit));
-        families.gauge(&MAX, &[&index], listener.deepest_since_scrape as f64);
+        listeners::expose(families, &index, &listener.queue());
         families.gauge(&BACKLOG, &[&index], f64::from(listener.backlog_requested));
-        families.counter_seconds(&FULL, &[&index], listener.full_ns);
-        families.counter(&DROPS, &[&index], listener.drops);
+        families.counter(&RELISTENS, &[&index], listener.relistens);
         families.counter(&DESTROYED, &[&index], listener.destroyed);
     }
     families.histogram(&FILL, &[], &snapshot.fill, Bounds::Fill, Scale::Fill);

@@ -41,6 +41,10 @@ pub struct Opts {
     /// Service time per accept: 0, a time (500us), exp:MEAN (exponential) or spin:TIME (busy, exact).
     #[arg(long, env = "ACCEPTBENCH_SERVER_ACCEPT_DELAY", value_name = "DELAY", default_value_t = Opts::default().accept_delay)]
     pub accept_delay: AcceptDelay,
+    /// When somaxconn changes: leave the queue limit as it is (never), or call listen(2) again with the same backlog,
+    /// which applies the new limit at once (on-change).
+    #[arg(long, env = "ACCEPTBENCH_SERVER_RELISTEN", value_name = "WHEN", default_value_t = Opts::default().relisten)]
+    pub relisten: Relisten,
     /// Accept nothing for a while: AT+FOR after the start (1s+2s); FOR may be `forever`.
     #[arg(long, env = "ACCEPTBENCH_SERVER_STALL", value_name = "AT+FOR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +83,7 @@ impl Default for Opts {
             engine: Engine::Epoll,
             on_accept: OnAccept::Greet,
             accept_delay: AcceptDelay::None,
+            relisten: Relisten::Never,
             stall: None,
             retire: None,
             seed: 1,
@@ -126,7 +131,18 @@ pub enum OnAccept {
     Reset,
 }
 
-telemetry::value_enum_display!(Reuseport, Engine, OnAccept);
+/// When listen(2) is called again. The kernel caps the backlog by somaxconn at that call only (net/ipv4/af_inet.c,
+/// `__inet_listen_sk`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relisten {
+    /// Once, at the start.
+    Never,
+    /// Whenever net.core.somaxconn of the server's network namespace has changed.
+    OnChange,
+}
+
+telemetry::value_enum_display!(Reuseport, Engine, OnAccept, Relisten);
 
 /// Service time per accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

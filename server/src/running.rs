@@ -320,6 +320,7 @@ impl Observer {
             left: slot.left.load(Ordering::Acquire),
             destroyed: slot.destroyed.load(Ordering::Acquire),
             retired: now.is_none(),
+            relistens: slot.relistens.get(),
         }
     }
 }

@@ -12,6 +12,7 @@ use kernel::process::{monotonic_ns, thread_cpu_ns};
 use telemetry::Stop;
 use telemetry::counter::Counter;
 use telemetry::histogram::{Histogram, fill_parts};
+use telemetry::listeners::Widened;
 
 use crate::acceptor::Timeline;
 use crate::listener::{Depth, Listener};
@@ -30,6 +31,7 @@ pub(crate) struct Slot {
     /// Written by the timer thread only.
     pub(crate) full_ns: Counter,
     pub(crate) deepest: Counter,
+    pub(crate) relistens: Counter,
     /// Written by every sampler, taken at a scrape.
     pub(crate) deepest_since_scrape: AtomicU64,
     pub(crate) drops: Mutex<Widened>,
@@ -44,6 +46,7 @@ impl Slot {
             stop,
             full_ns: Counter::default(),
             deepest: Counter::default(),
+            relistens: Counter::default(),
             deepest_since_scrape: AtomicU64::new(0),
             drops: Mutex::new(Widened::default()),
             left: AtomicU64::new(0),
@@ -68,7 +71,7 @@ impl Slot {
         if let Some(raw) = raw {
             widened.update(raw);
         }
-        widened.total
+        widened.total()
     }
 
     fn look(&self, elapsed_ns: u64, fills: &Histogram) {
@@ -94,20 +97,6 @@ impl Slot {
             self.deepest.max(u64::from(depth));
         }
         *listener = None;
-    }
-}
-
-/// A u32 counter of the kernel, followed over its wraps.
-#[derive(Debug, Default)]
-pub(crate) struct Widened {
-    last: u32,
-    total: u64,
-}
-
-impl Widened {
-    fn update(&mut self, raw: u32) {
-        self.total += u64::from(raw.wrapping_sub(self.last));
-        self.last = raw;
     }
 }
 
@@ -149,18 +138,5 @@ impl Sampler {
         if let Some(slot) = self.slots.get(index) {
             slot.retire(|| join(index));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drops_are_followed_over_the_wrap() {
-        let mut drops = Widened::default();
-        drops.update(u32::MAX - 1);
-        drops.update(3);
-        assert_eq!(drops.total, u64::from(u32::MAX - 1) + 5);
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
+use telemetry::listeners::Queue;
 use telemetry::namespace::Reading;
 
 use crate::opts::Opts;
@@ -65,6 +66,22 @@ pub struct ListenerCounts {
     pub destroyed: u64,
     /// Was it closed during the run?
     pub retired: bool,
+    /// listen(2) calls made again because somaxconn had changed.
+    #[serde(default)]
+    pub relistens: u64,
+}
+
+impl ListenerCounts {
+    /// What is shown of its accept queue.
+    pub fn queue(&self) -> Queue {
+        Queue {
+            depth: self.depth,
+            limit: self.limit,
+            deepest_since_scrape: self.deepest_since_scrape,
+            full_ns: self.full_ns,
+            drops: Some(self.drops),
+        }
+    }
 }
 
 /// What one acceptor did.
@@ -156,6 +173,7 @@ impl Snapshot {
                     mine.drops += theirs.drops;
                     mine.left += theirs.left;
                     mine.destroyed += theirs.destroyed;
+                    mine.relistens += theirs.relistens;
                     mine.deepest = mine.deepest.max(theirs.deepest);
                 }
                 None => self.listeners.push(ListenerCounts { depth: 0, ..theirs.clone() }),

@@ -211,10 +211,10 @@ mod tests {
     prop_compose! {
         fn server_opts()(
             port in 1..u16::MAX, v6: bool, backlog in 0..=i32::MAX, acceptors in 1_u32..1024, hash: bool,
-            blocking: bool, on_accept in 0..3_usize, delay in 0..4, span in span(), stall: bool, lasts in option::of(span()),
+            blocking: bool, on_accept in 0..3_usize, delay in 0..4, span in span(), stall: bool, lasts in option::of(span()), on_change: bool,
             retire in option::of(0..9_u32), seed: u64,
         ) -> server::Opts {
-            use server::opts::{AcceptDelay, Engine, OnAccept, Reuseport, Retire, Stall};
+            use server::opts::{AcceptDelay, Engine, OnAccept, Relisten, Reuseport, Retire, Stall};
             server::Opts {
                 listen: SocketAddr::new(if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }, port),
                 backlog: backlog.unsigned_abs(),
@@ -228,6 +228,7 @@ mod tests {
                     2 => AcceptDelay::Exponential(span),
                     _ => AcceptDelay::Spin(span),
                 },
+                relisten: if on_change { Relisten::OnChange } else { Relisten::Never },
                 stall: stall.then_some(Stall { at: span, lasts }),
                 retire: retire.map(|listener| Retire { listener, at: span }),
                 seed,

@@ -65,6 +65,7 @@ fn server() -> server::Snapshot {
             left: 0,
             destroyed: 0,
             retired: false,
+            relistens: 0,
         }],
         acceptors: vec![AcceptorCounts { accepts: 790, greetings: 790, ..AcceptorCounts::default() }],
         ..server::Snapshot::default()
@@ -84,6 +85,7 @@ fn loadgen() -> loadgen::Snapshot {
     let mut loadgen = loadgen::Snapshot {
         opts: loadgen::Opts::default(),
         target: SocketAddr::from((Ipv4Addr::LOCALHOST, 9700)),
+        target_changes: 0,
         workers: 1,
         warnings: Vec::new(),
         monotonic_ns: 3_000_000_000,

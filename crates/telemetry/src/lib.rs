@@ -13,6 +13,7 @@ pub mod command_line;
 pub mod counter;
 pub mod exposition;
 pub mod histogram;
+pub mod listeners;
 pub mod log;
 pub mod namespace;
 pub mod standard;
