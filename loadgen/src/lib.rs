@@ -9,6 +9,7 @@ mod plan;
 mod running;
 pub mod snapshot;
 mod tally;
+mod target;
 pub mod verdict;
 mod worker;
 

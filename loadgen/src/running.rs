@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::arrivals::{Arrivals, mean_rate};
 use crate::plan::Plan;
 use crate::snapshot::{PhaseCounts, Snapshot};
+use crate::target::{self, Aim, TargetAddress};
 use crate::worker::{Counts, Worker};
 
 /// Why a generator could not start.
@@ -30,6 +31,7 @@ pub struct StartError {
 #[derive(Debug)]
 struct Shared {
     plan: Arc<Plan>,
+    target: Arc<TargetAddress>,
     counts: Vec<Arc<Padded<Counts>>>,
     origin: AtomicU64,
     stop: Stop,
@@ -44,6 +46,8 @@ pub struct Generator {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Asked when the generator is gone, and nobody needs the target's address any more.
+    gone: Stop,
 }
 
 /// Reads a running generator from any thread.
@@ -82,10 +86,12 @@ impl Generator {
     /// When a thread or a descriptor of the generator's own cannot be had.
     pub fn prepare(plan: Plan) -> Result<Self, StartError> {
         let plan = Arc::new(plan);
-        let stop = Stop::new();
+        let (stop, gone) = (Stop::new(), Stop::new());
+        let target = Arc::new(TargetAddress::new(plan.target));
         let counts: Vec<_> = (0..plan.workers).map(|_| Arc::new(Padded(Counts::new()))).collect();
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
+            target: Arc::clone(&target),
             counts: counts.clone(),
             origin: AtomicU64::new(0),
             stop: stop.clone(),
@@ -94,12 +100,15 @@ impl Generator {
             done: Condvar::new(),
         });
         let gate = Arc::new(Gate::default());
-        let mut generator = Self { shared: Arc::clone(&shared), gate: Arc::clone(&gate), threads: Vec::new() };
+        target::follow(plan.opts.target.as_str(), &target, gone.clone())
+            .map_err(|source| StartError { what: "looking up the target", source })?;
+        let mut generator = Self { shared: Arc::clone(&shared), gate: Arc::clone(&gate), threads: Vec::new(), gone };
         let stream = Arrivals::new(plan.opts.arrivals, plan.opts.rate, plan.opts.seed);
         for (index, counts) in counts.into_iter().enumerate() {
             let arrivals = stream.clone().shard(index, plan.workers);
             let share = share(plan.max_in_flight, index, plan.workers);
-            let worker = Worker::new(Arc::clone(&plan), counts, arrivals, share, stop.clone())
+            let aim = Aim::new(Arc::clone(&target));
+            let worker = Worker::new(Arc::clone(&plan), counts, aim, arrivals, share, stop.clone())
                 .map_err(|source| StartError { what: "a worker", source })?;
             let (gate, shared) = (Arc::clone(&gate), Arc::clone(&shared));
             let thread = std::thread::Builder::new()
@@ -166,6 +175,7 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
+        self.gone.request();
         self.shared.stop.request();
         self.gate.open(monotonic_ns());
         let _ = self.join();
@@ -197,8 +207,8 @@ impl Observer {
         let active = origin_ns > 0 && !finished && !shared.stop.is_requested();
         Snapshot {
             opts: plan.opts.clone(),
-            target: plan.target,
-            target_changes: 0,
+            target: shared.target.get(),
+            target_changes: shared.target.changes(),
             workers: plan.workers,
             warnings: plan.warnings().to_vec(),
             monotonic_ns: monotonic_ns(),

@@ -24,6 +24,7 @@ use crate::attempt::{self, Attempt, Read, Stage};
 use crate::opts::Confirm;
 use crate::plan::Plan;
 use crate::tally::{RETRANSMIT_CLASSES, Tally};
+use crate::target::Aim;
 use crate::verdict::Verdict;
 
 /// A wake-up from idle takes 25-35 µs: sleep until this long before the planned instant, then poll.
@@ -60,6 +61,7 @@ impl Counts {
 pub(crate) struct Worker<I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
     counts: Arc<Padded<Counts>>,
+    aim: Aim,
     /// Planned instants, ns from the start, that are this worker's.
     arrivals: Peekable<I>,
     origin: u64,
@@ -80,6 +82,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
     pub(crate) fn new(
         plan: Arc<Plan>,
         counts: Arc<Padded<Counts>>,
+        aim: Aim,
         arrivals: I,
         share: usize,
         stop: Stop,
@@ -90,6 +93,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         Ok(Self {
             plan,
             counts,
+            aim,
             arrivals: arrivals.peekable(),
             origin: 0,
             share,
@@ -166,11 +170,12 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             tally.conclude(Verdict::Shed);
             return;
         }
-        let failed = match attempt::open(self.plan.target) {
+        let target = self.aim.address();
+        let failed = match attempt::open(target) {
             Ok(socket) => {
                 let issued = monotonic_ns();
                 tally.lag.record(issued.saturating_sub(planned));
-                match attempt::start(socket.as_fd(), self.plan.target) {
+                match attempt::start(socket.as_fd(), target) {
                     Ok(()) => {
                         tally.issued.add(1);
                         return self.watch(Attempt::new(socket, planned, issued, phase));

@@ -8,6 +8,7 @@ mod listener;
 pub mod metrics;
 pub mod opts;
 mod plan;
+mod relisten;
 mod running;
 mod sampler;
 mod service;

@@ -79,10 +79,14 @@ impl Listener {
             socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT for"))?;
         }
         socket.bind(&address.into()).map_err(fail("listen on"))?;
-        let argument = i32::try_from(backlog).unwrap_or(i32::MAX);
-        socket.listen(argument).map_err(fail("listen on"))?;
+        socket.listen(argument(backlog)).map_err(fail("listen on"))?;
         let address = socket.local_addr().map_err(fail("read back the address of"))?.as_socket().unwrap_or(address);
         Ok(Self { socket, address, backlog })
+    }
+
+    /// listen(2) once more with the same backlog: the queue limit becomes min(backlog, somaxconn) of now.
+    pub(crate) fn listen_again(&self) -> io::Result<()> {
+        self.socket.listen(argument(self.backlog))
     }
 
     /// Reads depth and limit (one getsockopt, 0.2 µs).
@@ -111,6 +115,11 @@ impl Listener {
         }
         Ok(self.depth()?.depth)
     }
+}
+
+/// The backlog as listen(2) takes it.
+fn argument(backlog: u32) -> i32 {
+    i32::try_from(backlog).unwrap_or(i32::MAX)
 }
 
 impl AsFd for Listener {

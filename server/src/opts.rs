@@ -131,7 +131,7 @@ pub enum OnAccept {
     Reset,
 }
 
-/// When listen(2) is called again. The kernel caps the backlog by somaxconn at that call only (net/ipv4/af_inet.c,
+/// When listen(2) is called again. The kernel caps the backlog by somaxconn at that call only (`net/ipv4/af_inet.c`,
 /// `__inet_listen_sk`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

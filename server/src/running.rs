@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kernel::process::monotonic_ns;
+use kernel::sysctl;
 use telemetry::counter::{Counter, Padded};
 use telemetry::histogram::{Histogram, HistogramSnapshot};
 use telemetry::namespace::{Detail, NamespaceReader};
@@ -16,8 +17,9 @@ use thiserror::Error;
 
 use crate::acceptor::{self, Acceptor, Tally, Timeline};
 use crate::listener::{ListenError, Listener};
-use crate::opts::{Engine, Opts, Reuseport};
+use crate::opts::{Engine, Opts, Relisten, Reuseport};
 use crate::plan::Plan;
+use crate::relisten::{self, SOMAXCONN};
 use crate::sampler::{Sampler, Slot};
 use crate::service::Service;
 use crate::snapshot::{ListenerCounts, Snapshot};
@@ -45,7 +47,6 @@ type AcceptorThread = JoinHandle<io::Result<()>>;
 #[derive(Debug)]
 struct Shared {
     opts: Opts,
-    warnings: Vec<Warning>,
     /// Address, backlog and limit of each listener as they stood after listen(2).
     opened: Vec<(SocketAddr, u32, u32)>,
     slots: Arc<[Slot]>,
@@ -78,24 +79,17 @@ impl Server {
     /// When a socket cannot listen or a thread cannot start; nothing is left behind.
     pub fn start(plan: &Plan) -> Result<Self, StartError> {
         let opts = plan.opts().clone();
+        // Read before the listeners are opened: a change in between is then a change to follow.
+        let relisten =
+            (opts.relisten == Relisten::OnChange).then(|| relisten::Relisten::new(sysctl::read(SOMAXCONN).ok()));
         let listeners = open_listeners(plan)?;
         let mut opened = Vec::new();
-        let mut warnings = Vec::new();
         for listener in &listeners {
             let limit = listener
                 .depth()
                 .map_err(|source| StartError::Start { what: "reading the queue limit back", source })?
                 .limit;
             opened.push((listener.address, listener.backlog, limit));
-        }
-        if let Some(&(_, backlog, limit)) = opened.first()
-            && limit < backlog
-        {
-            warnings.push(Warning::new(
-                "backlog-capped",
-                format!("somaxconn {limit} caps the requested backlog {backlog}: the accept queue holds {}", limit + 1),
-                "raise net.core.somaxconn in this network namespace, then listen again",
-            ));
         }
         let fail = |what| move |source| StartError::Start { what, source };
         let timeline = Arc::new(Timeline::new(opts.stall));
@@ -105,7 +99,6 @@ impl Server {
             .map(|index| (index % listeners.len(), Arc::new(Padded(Tally::new()))))
             .collect();
         let shared = Arc::new(Shared {
-            warnings,
             opened,
             slots: Arc::clone(&slots),
             tallies: tallies.clone(),
@@ -142,6 +135,7 @@ impl Server {
             cpu_ns: Arc::clone(&shared.sampler_cpu_ns),
             timeline,
             retire: shared.opts.retire,
+            relisten,
             stop,
         };
         let joiner = Arc::clone(&shared);
@@ -217,6 +211,31 @@ fn open_listeners(plan: &Plan) -> Result<Vec<Arc<Listener>>, ListenError> {
     Ok(listeners)
 }
 
+/// What deserves attention, as the queues are now.
+fn warnings(opts: &Opts, listeners: &[ListenerCounts]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if let Some(ListenerCounts { backlog_requested: backlog, limit, .. }) = listeners.first()
+        && limit < backlog
+    {
+        warnings.push(Warning::new(
+            "backlog-capped",
+            format!("somaxconn {limit} caps the requested backlog {backlog}: the accept queue holds {}", limit + 1),
+            match opts.relisten {
+                Relisten::Never => "raise net.core.somaxconn in this network namespace, then listen again",
+                Relisten::OnChange => "raise net.core.somaxconn in this network namespace",
+            },
+        ));
+    }
+    if opts.relisten == Relisten::OnChange && sysctl::read(SOMAXCONN).is_err() {
+        warnings.push(Warning::new(
+            "relisten-blind",
+            "net.core.somaxconn cannot be read here, so relisten on-change never listens again",
+            "this kernel hides it from namespaces of user namespaces: run as root, or set relisten never",
+        ));
+    }
+    warnings
+}
+
 impl Shared {
     fn lock_threads(&self) -> std::sync::MutexGuard<'_, Vec<(usize, AcceptorThread)>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
@@ -276,7 +295,7 @@ impl Observer {
         let ports: std::collections::BTreeSet<u16> = shared.opened.iter().map(|(address, ..)| address.port()).collect();
         Snapshot {
             opts: shared.opts.clone(),
-            warnings: shared.warnings.clone(),
+            warnings: warnings(&shared.opts, &listeners),
             monotonic_ns: monotonic_ns(),
             listeners,
             acceptors: shared.tallies.iter().map(|(_, tally)| tally.read()).collect(),

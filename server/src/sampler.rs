@@ -1,5 +1,6 @@
 //! The timer thread: 200 looks a second at every listener, which finds the time spent full and the stalls in
-//! which no acceptor wakes up, and the run's one timed deed, closing a listener (`retire`).
+//! which no acceptor wakes up, and the deeds of its own: closing a listener at its time (`retire`) and listening again
+//! (`relisten`).
 //!
 //! 200 wake-ups cost under 1 % of a core; its own CPU time is a metric.
 
@@ -17,6 +18,7 @@ use telemetry::listeners::Widened;
 use crate::acceptor::Timeline;
 use crate::listener::{Depth, Listener};
 use crate::opts::Retire;
+use crate::relisten::Relisten;
 use crate::service::wait_readable;
 
 /// Time between two looks.
@@ -108,6 +110,7 @@ pub(crate) struct Sampler {
     pub(crate) cpu_ns: Arc<Counter>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) retire: Option<Retire>,
+    pub(crate) relisten: Option<Relisten>,
     pub(crate) stop: Stop,
 }
 
@@ -123,6 +126,9 @@ impl Sampler {
             }
             last = now;
             self.retire_when_due(now, &join);
+            if let Some(relisten) = &mut self.relisten {
+                relisten.tick(&self.slots);
+            }
             self.cpu_ns.set(thread_cpu_ns());
         }
         Ok(())

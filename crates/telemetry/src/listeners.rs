@@ -1,7 +1,7 @@
 //! What every observer of listening sockets shows of each: the server of its own, `watch` of all of a namespace.
 //!
 //! Owns the metrics of one accept queue and the widening of its drop counter. It reads nothing itself. Depth and limit are
-//! the kernel's (`sk_ack_backlog`, `sk_max_ack_backlog`; net/ipv4/tcp.c `tcp_get_info`, net/ipv4/inet_diag.c).
+//! the kernel's (`sk_ack_backlog`, `sk_max_ack_backlog`; net/ipv4/tcp.c `tcp_get_info`, `net/ipv4/inet_diag.c`).
 
 use crate::exposition::{Families, Metric};
 
