@@ -153,6 +153,26 @@ compose_stack() {
     fi
 }
 
+# The program of a unit must exist for systemd-analyze, so it is the one just built.
+systemd_units() {
+    local directory unit program
+    if ! command -v systemd-analyze >/dev/null; then
+        echo "skipped: no systemd-analyze"
+        return
+    fi
+    directory=$(mktemp -d)
+    program=$(realpath "${CARGO_TARGET_DIR:-target}/debug/acceptbench")
+    for unit in deploy/systemd/*.service; do
+        sed "s|/usr/local/bin/acceptbench|$program|" "$unit" >"$directory/${unit##*/}"
+        # Without --help it would run: only whether the program takes the arguments is asked.
+        # shellcheck disable=SC2046 # one word per argument
+        "$program" $(sed -n 's|^ExecStart=/usr/local/bin/acceptbench ||p' "$unit") --help >/dev/null || fail "$unit: ExecStart"
+    done
+    systemd-analyze verify "$directory"/*.service || fail "systemd-analyze verify"
+    rm -rf "$directory"
+    echo "deploy/systemd/*.service: valid"
+}
+
 section "format"
 cargo fmt --all --check
 
@@ -168,8 +188,14 @@ ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 cargo test --locked
 section "shipped experiments"
 "${CARGO_TARGET_DIR:-target}/debug/acceptbench" check experiments/*.toml
 
+section "dashboards"
+"${CARGO_TARGET_DIR:-target}/debug/dashboards" --check
+
 section "Prometheus configuration"
 promtool check config deploy/prometheus/*.yml
+
+section "systemd units"
+systemd_units
 
 section "compose stack"
 compose_stack
