@@ -1,0 +1,84 @@
+//! Every query of every dashboard has an answer: a real Prometheus scrapes live programs whose accept queues overflow,
+//! and each panel, variable and annotation is asked what Grafana would ask.
+//!
+//! Everything runs in a private network namespace: this program starts itself again in one (unshare(1)), so that
+//! somaxconn can be changed there and no port of the host is taken. Needs prometheus (Debian package `prometheus`) and,
+//! for an ordinary user, user namespaces; without them the test says so and passes, unless
+//! `ACCEPTBENCH_REQUIRE_PROMETHEUS=1` or `ACCEPTBENCH_REQUIRE_NETNS=1`.
+//!
+//! ```sh
+//! cargo test -p acceptbench --test dashboards -- --nocapture      # prints every query and how many series it has
+//! ```
+#![expect(clippy::print_stdout, reason = "this test prints every query and what came back")]
+
+#[path = "dashboards/ask.rs"]
+mod ask;
+#[path = "dashboards/binds.rs"]
+mod binds;
+#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
+#[path = "prometheus/children.rs"]
+mod children;
+#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
+#[path = "prometheus/page.rs"]
+mod page;
+#[path = "dashboards/scene.rs"]
+mod scene;
+
+use std::process::Command;
+use std::time::Duration;
+
+use kernel::namespace::{Privilege, privilege};
+
+use children::Running;
+
+/// In the environment of this program when it runs in the namespace; [`REQUIRED`] when it may skip nothing.
+const INSIDE: &str = "DASHBOARDS_SCENE";
+
+/// The value of [`INSIDE`] under `ACCEPTBENCH_REQUIRE_NETNS=1`.
+const REQUIRED: &str = "required";
+
+/// For the whole scene.
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[test]
+fn every_query_of_every_board_has_an_answer() {
+    if let Some(how) = std::env::var_os(INSIDE) {
+        scene::play(how == REQUIRED);
+        return;
+    }
+    if missing("prometheus", &["--version"], "ACCEPTBENCH_REQUIRE_PROMETHEUS", "the Debian package prometheus") {
+        return;
+    }
+    let mut unshare = vec!["--net"];
+    if privilege() == Privilege::UserNamespace {
+        unshare.extend(["--user", "--map-root-user"]);
+    }
+    let probe = [&unshare[..], &["true"]].concat();
+    if missing("unshare", &probe, "ACCEPTBENCH_REQUIRE_NETNS", "user namespaces, or root") {
+        return;
+    }
+    let program = std::env::current_exe().expect("the path of this program");
+    let program = program.to_str().expect("a path in UTF-8");
+    let inside = format!("{INSIDE}={}", if is_set("ACCEPTBENCH_REQUIRE_NETNS") { REQUIRED } else { "optional" });
+    // A new user namespace forgets who is to die with whom, so that is said again inside.
+    unshare.extend(["env", &inside, "setpriv", "--pdeathsig", "KILL", "--", program]);
+    unshare.extend(["--exact", "every_query_of_every_board_has_an_answer", "--nocapture"]);
+    let (status, printed) = Running::start("unshare", unshare).finish(LIMIT);
+    println!("{}", printed.join("\n"));
+    assert!(status.success(), "inside the namespace: {status}");
+}
+
+/// Says so when a program cannot do what is needed.
+fn missing(program: &str, arguments: &[&str], required: &str, hint: &str) -> bool {
+    let works = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
+    if works {
+        return false;
+    }
+    assert!(!is_set(required), "{program} does not work, and {required}=1 requires it (needs {hint})");
+    eprintln!("skipped: {program} does not work; needs {hint}");
+    true
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}

@@ -1,0 +1,181 @@
+//! The scene, inside the private namespace: servers that overflow for different reasons, load generators that fail in
+//! different ways, an experiment, a Prometheus; then every query.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dashboards::queries;
+use dashboards::query::Binds;
+use kernel::link::Links;
+use kernel::sysctl;
+
+use crate::ask::{Prometheus, Range, now};
+use crate::binds;
+use crate::children::{ACCEPTBENCH, Running};
+
+const SOMAXCONN: &str = "net.core.somaxconn";
+
+/// Where each program shows its metrics. The namespace is ours, so every port is free.
+const CAPPED: &str = "127.0.0.1:9710";
+const SHORT: &str = "127.0.0.1:9720";
+const STALE: &str = "127.0.0.1:9730";
+const BURSTS: &str = "127.0.0.1:9711";
+const REFUSED: &str = "127.0.0.1:9721";
+const STEADY: &str = "127.0.0.1:9731";
+const RUNNER: &str = "127.0.0.1:9712";
+const WATCH: &str = "127.0.0.1:9713";
+const PROMETHEUS: &str = "127.0.0.1:9090";
+
+/// Two trials of one cell, long enough to be scraped.
+const EXPERIMENT: &str = r#"
+[experiment]
+name = "regions"
+question = "does each trial become a region?"
+replicates = 2
+seed = 7
+warm-up = "100ms"
+measure = "2s"
+[server]
+backlog = 8
+accept-delay = "2ms"
+[loadgen]
+rate = 300
+deadline = "300ms"
+[[factor]]
+set = "server.acceptors"
+to = [1]
+"#;
+
+/// Time for rates to have a window of samples after the last change.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Plays it and asks every query. `required`: a kernel that hides somaxconn is a failure, not a reason to skip.
+pub(crate) fn play(required: bool) {
+    let began = Instant::now();
+    Links::open().expect("links").set_up("lo").expect("loopback");
+    if !sysctl::exists(SOMAXCONN) {
+        assert!(!required, "{SOMAXCONN} is hidden in this namespace");
+        println!("skipped: this kernel hides {SOMAXCONN} in namespaces of ordinary users; run it as root");
+        return;
+    }
+    sysctl::write(SOMAXCONN, "8").expect("somaxconn of this namespace");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let watches = Command::new(ACCEPTBENCH).args(["watch", "--help"]).output().is_ok_and(|it| it.status.success());
+    let capped = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]);
+    let mut programs = vec![
+        server("127.0.0.1:9701", SHORT, &["--backlog", "4"]),
+        server("127.0.0.1:9702", STALE, &["--backlog", "64"]),
+        loadgen(BURSTS, "127.0.0.1:9700", &["--arrivals", "burst:100/250ms", "--deadline", "400ms"]),
+        loadgen(STEADY, "127.0.0.1:9701", &["--rate", "300", "--deadline", "200ms"]),
+        loadgen(REFUSED, "127.0.0.1:9", &["--rate", "50"]),
+    ];
+    if watches {
+        let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", WATCH]);
+        watch.admin();
+        programs.push(watch);
+    }
+    let prometheus = prometheus(directory.path(), watches);
+    let from = now();
+    let expected = 6 + usize::from(watches);
+    prometheus.wait_for("up == 1", expected);
+
+    // Everything is scraped: trials, then changes that annotations are about. One server starts again and listens under
+    // the new somaxconn, another keeps the limit of the old one.
+    let run = experiment(directory.path());
+    prometheus.wait_for("up{job=~\"run.*\"} == 1", 3);
+    sysctl::write(SOMAXCONN, "16").expect("somaxconn of this namespace");
+    capped.terminate();
+    capped.finish(Duration::from_secs(10));
+    programs.push(server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]));
+    thread::sleep(SETTLE);
+
+    let range = Range { from, to: now() };
+    binds::check(
+        &prometheus,
+        range,
+        &[
+            (CAPPED, Binds::Somaxconn, &[("somaxconn", "16"), ("backlog", "4096")]),
+            (SHORT, Binds::Backlog, &[("somaxconn", "16"), ("backlog", "4")]),
+            (STALE, Binds::Earlier, &[("somaxconn", "16"), ("limit", "8")]),
+        ],
+    );
+    ask_everything(&prometheus, range, watches);
+    drop((run, programs));
+    println!("{:.0} s", began.elapsed().as_secs_f64());
+}
+
+fn server(listen: &str, admin: &str, options: &[&str]) -> Running {
+    let arguments = [&["server", "--listen", listen, "--admin", admin, "--accept-delay", "10ms"], options].concat();
+    let mut server = Running::start(ACCEPTBENCH, arguments);
+    server.admin();
+    server
+}
+
+fn loadgen(admin: &str, target: &str, options: &[&str]) -> Running {
+    let arguments = [&["loadgen", "--target", target, "--admin", admin, "--duration", "forever"], options].concat();
+    let mut loadgen = Running::start(ACCEPTBENCH, arguments);
+    loadgen.admin();
+    loadgen
+}
+
+fn experiment(directory: &Path) -> Running {
+    let file = directory.join("regions.toml");
+    fs::write(&file, EXPERIMENT).expect("write an experiment");
+    let results = directory.join("results");
+    let arguments = ["run", utf8(&file), "--results", utf8(&results), "--admin", RUNNER];
+    let mut run = Running::start(ACCEPTBENCH, arguments);
+    run.admin();
+    run
+}
+
+fn utf8(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+fn prometheus(directory: &Path, watches: bool) -> Prometheus {
+    let (servers, loadgens) = (list(&[CAPPED, SHORT, STALE]), list(&[BURSTS, REFUSED, STEADY]));
+    let (runner, watch) = (list(&[RUNNER]), list(&[WATCH]));
+    let mut jobs = vec![
+        ("server", servers.as_str(), "/metrics"),
+        ("loadgen", &loadgens, "/metrics"),
+        ("runner", &runner, "/metrics"),
+        ("run-server", &runner, "/server/metrics"),
+        ("run-loadgen", &runner, "/loadgen/metrics"),
+    ];
+    if watches {
+        jobs.push(("watch", &watch, "/metrics"));
+    }
+    Prometheus::start(directory, PROMETHEUS.parse().expect("an address"), &jobs)
+}
+
+fn list(targets: &[&str]) -> String {
+    targets.iter().map(|target| format!("\"{target}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks each query of each board, prints how many series it has, and fails when one has none.
+fn ask_everything(prometheus: &Prometheus, range: Range, watches: bool) {
+    let (mut asked, mut skipped, mut empty) = (0, 0, Vec::new());
+    for board in dashboards::json().expect("boards become JSON") {
+        let title = board["title"].as_str().unwrap_or_default();
+        let of_board = queries::of(&board);
+        if title.ends_with("Listeners") && !watches {
+            println!("{title}: {} queries skipped, there is no acceptbench watch", of_board.len());
+            skipped += of_board.len();
+            continue;
+        }
+        for query in of_board {
+            let found = prometheus.count(&query, range);
+            let line = format!("{title}\t{} {}", query.place, query.ref_id);
+            println!("{}\t{line}", found.as_ref().map_or_else(Clone::clone, ToString::to_string));
+            asked += 1;
+            if !matches!(found, Ok(1..)) {
+                empty.push(format!("{line}: {}: {found:?}", query.text));
+            }
+        }
+    }
+    println!("{asked} queries asked, {} without an answer, {skipped} skipped", empty.len());
+    assert!(empty.is_empty(), "{}", empty.join("\n"));
+}

@@ -1,0 +1,117 @@
+//! `dashboards`: writes the boards to `grafana/`, or says what is wrong with what is there.
+#![expect(clippy::print_stdout, reason = "this is the program that owns stdout")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use dashboards::{lint, queries};
+
+const USAGE: &str = "usage: dashboards [--check | --list] [--dir DIR]";
+
+/// The exit code for a wrong command line, as in sysexits.h.
+const EX_USAGE: u8 = 64;
+
+/// What to do with the boards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// Write the files.
+    Write,
+    /// Compare the files, and hold the boards against the rules.
+    Check,
+    /// Print every query.
+    List,
+}
+
+fn main() -> ExitCode {
+    let (action, directory) = match arguments(std::env::args().skip(1)) {
+        Ok(asked) => asked,
+        Err(error) => return fail(&error, EX_USAGE),
+    };
+    let done = match action {
+        Action::Write => write(&directory),
+        Action::Check => check(&directory),
+        Action::List => list(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &str, code: u8) -> ExitCode {
+    eprintln!("dashboards: {error}");
+    ExitCode::from(code)
+}
+
+/// What is asked for, and the directory of the files.
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Action, PathBuf), String> {
+    let mut action = Action::Write;
+    let mut directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana");
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--check" => action = Action::Check,
+            "--list" => action = Action::List,
+            "--dir" => directory = given.next().ok_or_else(|| format!("--dir needs a directory; {USAGE}"))?.into(),
+            other => return Err(format!("unexpected '{other}'; {USAGE}")),
+        }
+    }
+    Ok((action, directory))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn write(directory: &Path) -> Result<(), String> {
+    fs::create_dir_all(directory).map_err(|error| format!("create {}: {error}", directory.display()))?;
+    for file in dashboards::files().map_err(text)? {
+        let path = directory.join(&file.name);
+        fs::write(&path, file.text).map_err(|error| format!("write {}: {error}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// Every file is what would be written now, there is no other, and the boards keep the rules.
+fn check(directory: &Path) -> Result<(), String> {
+    let files = dashboards::files().map_err(text)?;
+    for file in &files {
+        let path = directory.join(&file.name);
+        let stored = fs::read_to_string(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
+        if stored != file.text {
+            return Err(format!("{} is out of date: cargo run -p dashboards", path.display()));
+        }
+    }
+    let entries = fs::read_dir(directory).map_err(|error| format!("read {}: {error}", directory.display()))?;
+    for entry in entries {
+        let name = entry.map_err(text)?.file_name();
+        if files.iter().all(|file| name != *file.name) {
+            return Err(format!("{} is none of the boards: remove it", directory.join(name).display()));
+        }
+    }
+    let findings = lint::lint(&dashboards::json().map_err(text)?);
+    match findings.as_slice() {
+        [] => {
+            println!("{} boards are up to date and keep {} rules", files.len(), lint::RULES.len());
+            Ok(())
+        }
+        findings => {
+            for finding in findings {
+                println!("{finding}");
+            }
+            Err(format!("{} findings in the boards", findings.len()))
+        }
+    }
+}
+
+/// A line per query: board, place, name, text.
+fn list() -> Result<(), String> {
+    for board in dashboards::json().map_err(text)? {
+        let title = board["title"].as_str().unwrap_or_default();
+        for query in queries::of(&board) {
+            println!("{title}\t{}\t{}\t{}", query.place, query.ref_id, query.text);
+        }
+    }
+    Ok(())
+}

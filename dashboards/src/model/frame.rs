@@ -1,0 +1,209 @@
+//! What stands around the panels of every board: variables, links to the other boards, annotations.
+
+use serde::Serialize;
+
+use super::{DATASOURCE, Datasource, TAG};
+use crate::query::{self, metric};
+
+/// The time shown when a board is opened.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct TimeRange {
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+}
+
+/// Grafana's wrapping of a list of variables.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Templating {
+    pub(super) list: Vec<Variable>,
+}
+
+/// Grafana's wrapping of a list of annotations.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Annotations {
+    pub(super) list: Vec<Annotation>,
+}
+
+/// A link at the top of a board to all boards with a tag.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    title: &'static str,
+    r#type: &'static str,
+    tags: Vec<&'static str>,
+    as_dropdown: bool,
+    icon: &'static str,
+    include_vars: bool,
+    keep_time: bool,
+    tooltip: &'static str,
+    url: &'static str,
+}
+
+/// To every other board, with the time and the variables of this one. Found by tag, so a new board needs no new link.
+pub(super) fn links() -> Vec<Link> {
+    vec![Link {
+        title: "acceptbench",
+        r#type: "dashboards",
+        tags: vec![TAG],
+        as_dropdown: false,
+        icon: "external link",
+        include_vars: true,
+        keep_time: true,
+        tooltip: "",
+        url: "",
+    }]
+}
+
+/// A choice at the top of a board.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Variable {
+    /// Which Prometheus.
+    #[serde(rename_all = "camelCase")]
+    Datasource {
+        /// How a query refers to it.
+        name: &'static str,
+        /// What the user reads.
+        label: &'static str,
+        /// The type of data source.
+        query: &'static str,
+        /// 1: when the board is loaded.
+        refresh: u8,
+        /// 0: shown.
+        hide: u8,
+    },
+    /// Values of a label, several at once.
+    #[serde(rename_all = "camelCase")]
+    Query {
+        /// How a query refers to it.
+        name: &'static str,
+        /// What the user reads.
+        label: &'static str,
+        /// Where the values come from.
+        datasource: Datasource,
+        /// `label_values(SELECTOR, LABEL)`.
+        definition: String,
+        /// The same for the query editor.
+        query: VariableQuery,
+        /// Several values may be chosen.
+        multi: bool,
+        /// "All" may be chosen.
+        include_all: bool,
+        /// What "All" becomes in a matcher.
+        all_value: &'static str,
+        /// What is chosen at first.
+        current: Current,
+        /// 2: when the time range changes too.
+        refresh: u8,
+        /// 1: by name.
+        sort: u8,
+        /// 0: shown.
+        hide: u8,
+    },
+}
+
+/// The query of a variable.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VariableQuery {
+    query: String,
+    ref_id: &'static str,
+}
+
+/// The values chosen.
+#[derive(Debug, Clone, Serialize)]
+pub struct Current {
+    selected: bool,
+    text: Vec<&'static str>,
+    value: Vec<&'static str>,
+}
+
+fn values_of(name: &'static str, label: &'static str, definition: String) -> Variable {
+    let query = VariableQuery { query: definition.clone(), ref_id: "StandardVariableQuery" };
+    let current = Current { selected: true, text: vec!["All"], value: vec!["$__all"] };
+    Variable::Query {
+        name,
+        label,
+        datasource: DATASOURCE,
+        definition,
+        query,
+        multi: true,
+        include_all: true,
+        all_value: ".+",
+        current,
+        refresh: 2,
+        sort: 1,
+        hide: 0,
+    }
+}
+
+/// Data source, job and instance. Every program shows [`BUILD_INFO`](metric::standard::BUILD_INFO), so jobs of others
+/// in the same Prometheus are not offered.
+pub(super) fn variables() -> Vec<Variable> {
+    let build_info = metric::standard::BUILD_INFO.full_name();
+    vec![
+        Variable::Datasource { name: "datasource", label: "Data source", query: "prometheus", refresh: 1, hide: 0 },
+        values_of("job", "Job", format!("label_values({build_info}, job)")),
+        values_of("instance", "Instance", format!("label_values({build_info}{{job=~\"$job\"}}, instance)")),
+    ]
+}
+
+/// Marks on the time axis.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Annotation {
+    name: &'static str,
+    datasource: Datasource,
+    enable: bool,
+    hide: bool,
+    icon_color: &'static str,
+    expr: String,
+    /// Samples no further apart than this become one region.
+    step: &'static str,
+    title_format: &'static str,
+    text_format: &'static str,
+    tag_keys: &'static str,
+    use_value_for_time: bool,
+}
+
+impl Annotation {
+    fn new(name: &'static str, icon_color: &'static str, expr: String) -> Self {
+        Self {
+            name,
+            datasource: DATASOURCE,
+            enable: true,
+            hide: false,
+            icon_color,
+            expr,
+            step: "1s",
+            title_format: "",
+            text_format: "",
+            tag_keys: "",
+            use_value_for_time: false,
+        }
+    }
+
+    fn says(mut self, title_format: &'static str, text_format: &'static str) -> Self {
+        (self.title_format, self.text_format) = (title_format, text_format);
+        self
+    }
+}
+
+/// Trials as regions, kernel parameters that changed, programs that were started again.
+pub(super) fn annotations() -> Vec<Annotation> {
+    use metric::{runner, standard};
+    let changed = |what: &str| format!("changes({what}[$__rate_interval]) > 0");
+    // Each trial of a run starts a server and a load generator, until the last; the trials are marked already.
+    let restarted = format!(
+        "{} unless on (instance) last_over_time({}[1m])",
+        changed(&query::sel(&standard::PROCESS_START_TIME, "")),
+        query::sel(&runner::INFO, "")
+    );
+    vec![
+        Annotation::new("Trials", "light-blue", query::sel(&runner::TRIAL_INFO, ""))
+            .says("Trial {{trial}}, cell {{cell}}: {{phase}}", "{{experiment}}: {{factors}}"),
+        Annotation::new("Kernel parameter changed", "orange", changed(&query::sel(&standard::SYSCTL_VALUE, "")))
+            .says("{{name}} changed", "{{job}} {{instance}}"),
+        Annotation::new("Restarted", "red", restarted).says("{{job}} started again", "{{instance}}"),
+    ]
+}
