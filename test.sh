@@ -42,7 +42,8 @@ fail() {
 needed="cc gcc
 promtool prometheus
 prometheus prometheus
-setpriv util-linux"
+setpriv util-linux
+ss iproute2"
 
 missing_packages() {
     local program package
@@ -124,8 +125,8 @@ house_rules() {
     only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process}.rs server/src/uring.rs loadgen/src/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
     [ -z "$found" ] || fail "a module is a file of its own name: $found"
-    # Server and load generator meet over TCP.
-    for pair in "server loadgen" "loadgen server"; do
+    # Server and load generator meet over TCP; watch knows neither of them, nor experiments.
+    for pair in "server loadgen" "loadgen server" "watch server" "watch loadgen" "watch lab" "watch study"; do
         read -r one other <<<"$pair"
         found=$(cargo tree --quiet --locked --package "$one" --edges all --prefix none)
         if grep -q "^$other v" <<<"$found"; then fail "$one depends on $other"; fi

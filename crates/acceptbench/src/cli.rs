@@ -27,6 +27,9 @@ Serve and load:
   server       Accept connections with a chosen backlog, acceptors and engine
   loadgen      Open connections at a controlled rate and account for each
 
+Observe:
+  watch        Every TCP listener of this host or a container: queue depth, limit, drops
+
 {options}
 
 `acceptbench COMMAND --help` explains each. Start with: acceptbench run backlog
@@ -57,6 +60,8 @@ pub(crate) enum Command {
     Server(ServerArgs),
     /// Open connections at a controlled rate and account for each.
     Loadgen(LoadgenArgs),
+    /// Show and export every TCP listener of this host, or of another network namespace: accept queue depth, limit, drops.
+    Watch(WatchArgs),
     /// Exit 0 when the admin port of a server or load generator answers (for container health checks).
     #[command(hide = true)]
     Healthcheck(HealthcheckArgs),
@@ -109,6 +114,22 @@ pub(crate) struct LoadgenArgs {
     /// Where to serve /metrics, /healthz, /readyz and /snapshot: ADDR:PORT or off.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9711")]
     pub(crate) admin: Listen,
+}
+
+/// Arguments of `watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) opts: watch::Opts,
+    /// Where to serve /metrics, /healthz, /readyz and /snapshot: ADDR:PORT or off.
+    #[arg(long, env = "ACCEPTBENCH_WATCH_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9713")]
+    pub(crate) admin: Listen,
+    /// Watch for one interval, print the table once and end; no metrics are served.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// With --once: print one JSON document instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `healthcheck`.

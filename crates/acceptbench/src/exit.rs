@@ -64,6 +64,7 @@ pub(crate) fn code(result: Result<End, Failure>) -> ExitCode {
 /// A panic is a bug of this program: it says so and exits with 70.
 pub(crate) fn on_panic() {
     std::panic::set_hook(Box::new(|info| {
+        terminal::leave_screen();
         terminal::complain(&format!("bug, please report it: {info}"));
         std::process::exit(70);
     }));

@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use telemetry::Stop;
 
 use crate::exit::Failure;
+use crate::terminal;
 
 /// Takes over both signals. Call it before any other thread is started: they inherit the blocked mask.
 pub(crate) fn watch() -> Result<Stop, Failure> {
@@ -16,6 +17,7 @@ pub(crate) fn watch() -> Result<Stop, Failure> {
             requested.request();
         }
         if signals.wait().is_ok() {
+            terminal::leave_screen();
             std::process::exit(130);
         }
     });

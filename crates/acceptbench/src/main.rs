@@ -15,6 +15,7 @@ mod run;
 mod server;
 mod shipped;
 mod terminal;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::report(&args),
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),
+        Command::Watch(args) => watch::watch(&args),
         Command::Healthcheck(args) => healthcheck::healthcheck(&args),
     };
     exit::code(result)

@@ -1,4 +1,4 @@
-//! The admin pages of a standalone server or load generator.
+//! The admin pages of a standalone server, load generator or watch.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(crate) const REVISION: &str = env!("ACCEPTBENCH_REVISION");
 
 /// Pages over anything that can be read and exposed.
 pub(crate) struct RolePages<T> {
-    /// `server` or `loadgen`.
+    /// `server`, `loadgen` or `watch`.
     pub(crate) role: &'static str,
     /// The resolved settings.
     pub(crate) settings: BTreeMap<String, String>,

@@ -1,7 +1,7 @@
 //! What acceptbench knows about Linux, and the only crate that talks to it in raw form.
 //!
 //! One file per source of truth: counters ([`netstat`]), settings ([`sysctl`]), one socket ([`sockopt`]), all sockets
-//! ([`sock_diag`]), namespaces and the links between them ([`namespace`], [`link`](mod@link)), this process
+//! ([`sock_diag`]) and who holds them ([`socket_owners`]), namespaces and the links between them ([`namespace`], [`link`](mod@link)), this process
 //! ([`process`]) and the machine ([`environment`]). Parsers take bytes and are tested without a kernel; the thin shell
 //! around them does the I/O.
 //!
@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod netstat;
 pub mod process;
 pub mod sock_diag;
+pub mod socket_owners;
 pub mod sockopt;
 pub mod sysctl;
 

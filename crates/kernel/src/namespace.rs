@@ -11,7 +11,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,18 @@ impl NetNs {
     /// Those of open(2) on `/proc/thread-self/ns/net`.
     pub fn current() -> io::Result<Self> {
         Ok(Self(File::open(CURRENT)?.into()))
+    }
+
+    /// The network namespace that `path` stands for, such as `/proc/PID/ns/net` or a file bind-mounted on one. Not checked:
+    /// [`NetNs::enter`] fails if it is something else.
+    ///
+    /// # Errors
+    /// Those of open(2): ENOENT when there is no such process or file, EACCES or EPERM without the right to look at that
+    /// process (ptrace(2), `PTRACE_MODE_READ_FSCREDS`).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // Whatever the path is, opening it must neither wait (a FIFO) nor take a terminal.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
     /// Moves the calling thread, and only it, into this namespace. Sockets it already has stay where they were made.
@@ -261,6 +275,18 @@ mod tests {
         let (first, second) = (NetNs::current().unwrap(), NetNs::current().unwrap());
         assert_eq!(first.inode().unwrap(), second.inode().unwrap());
         assert_eq!(NetNs::from(OwnedFd::from(second)).inode().unwrap(), first.inode().unwrap());
+    }
+
+    #[test]
+    fn a_namespace_is_opened_by_its_path_and_anything_else_cannot_be_entered() {
+        let opened = NetNs::open(Path::new("/proc/self/ns/net")).unwrap();
+        assert_eq!(opened.inode().unwrap(), NetNs::current().unwrap().inode().unwrap());
+        let missing = NetNs::open(Path::new("/proc/self/ns/none")).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        for path in ["/dev/null", "/proc/self/ns/mnt", "/"] {
+            let error = NetNs::open(Path::new(path)).unwrap().enter().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{path}");
+        }
     }
 
     #[test]

@@ -120,14 +120,24 @@ impl SockDiag {
     /// # Errors
     /// [`DiagError`] when the dump fails.
     pub fn listeners(&mut self) -> Result<Vec<ListenerEntry>, DiagError> {
-        const WHAT: &str = "listeners";
         let mut found = Vec::new();
+        self.listeners_into(&mut found)?;
+        Ok(found)
+    }
+
+    /// [`listeners`](Self::listeners) into a list that is kept: whoever looks many times a second allocates nothing. What
+    /// it held is gone; after an error it holds what was read until then.
+    ///
+    /// # Errors
+    /// [`DiagError`] when the dump fails.
+    pub fn listeners_into(&mut self, found: &mut Vec<ListenerEntry>) -> Result<(), DiagError> {
+        const WHAT: &str = "listeners";
+        found.clear();
         let filter = Filter { states: mask(&[TcpState::Listen]), extensions: WITH_SKMEMINFO, ..Filter::default() };
         self.dump(WHAT, filter, |message| {
             found.push(listener(message).ok_or(Failure::Malformed("a listener's entry is too short"))?);
             Ok(())
-        })?;
-        Ok(found)
+        })
     }
 
     /// Half-open connections (request sockets) to a local port, IPv4 and IPv6: the depth of the SYN queues of all
