@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use lab::Experiment;
-use loadgen::opts::RunTime;
+use lab::{Experiment, Resolved};
 use study::format;
 
 use crate::cli::CheckArgs;
@@ -11,7 +10,7 @@ use crate::exit::{End, Failure};
 use crate::shipped;
 use crate::terminal::say;
 
-/// Namespaces, processes and standing still, per trial.
+/// Namespaces, processes and standing still, per trial; of an attached one reading the books.
 const OVERHEAD: Duration = Duration::from_millis(90);
 
 /// Checks every experiment named, the first wrong one ends it.
@@ -26,26 +25,21 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
             format::plural(experiment.trials(), "trial"),
             format::time(duration(&experiment).as_secs_f64())
         ));
-        let first = lab::order(experiment.design.cells.len(), experiment.replicates, experiment.seed);
-        for planned in first.iter().take_while(|planned| planned.block == 0) {
+        let first = experiment.order.plan(experiment.design.cells.len(), 1, experiment.seed);
+        for planned in first {
             say(&format!("  {}", experiment.design.describe(&experiment.design.cells[planned.cell])));
         }
     }
     Ok(End::Success)
 }
 
-/// How long a run takes when every last attempt waits for its deadline.
+/// How long a run takes when every last attempt waits for its deadline. An attached one waits for none.
 pub(crate) fn duration(experiment: &Experiment) -> Duration {
-    let block: Duration = experiment
-        .resolved
-        .iter()
-        .map(|cell| {
-            let load = match cell.loadgen.duration {
-                RunTime::For(span) => span.duration(),
-                RunTime::Forever => Duration::ZERO,
-            };
-            cell.loadgen.warm_up.duration() + load + cell.loadgen.deadline.duration() + OVERHEAD
-        })
-        .sum();
+    let around = |cell: &Resolved| match experiment.place.attach() {
+        Some(attach) => attach.settle.duration(),
+        None => cell.loadgen.warm_up.duration() + cell.loadgen.deadline.duration(),
+    };
+    let cells = experiment.resolved.iter().enumerate();
+    let block: Duration = cells.map(|(index, cell)| around(cell) + experiment.measure(index) + OVERHEAD).sum();
     block * u32::try_from(experiment.replicates).unwrap_or(u32::MAX)
 }

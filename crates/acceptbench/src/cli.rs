@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use lab::AdminAddress;
 use telemetry::admin::Listen;
 use telemetry::log::LogOpts;
 
@@ -78,6 +79,23 @@ pub(crate) struct RunArgs {
     /// Where to serve metrics while it runs: ADDR:PORT (a taken port is replaced by a free one) or off.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9712")]
     pub(crate) admin: Listen,
+    #[command(flatten)]
+    pub(crate) attach: AttachArgs,
+}
+
+/// What an attached experiment is attached to, in place of what its file says.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Experiments with topology = \"attached\"")]
+pub(crate) struct AttachArgs {
+    /// Admin address of the running server, instead of the file's attach.server.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) attach_server: Option<AdminAddress>,
+    /// Admin address of a running load generator, instead of the file's attach.loadgens; may be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) attach_loadgen: Vec<AdminAddress>,
+    /// Tree of the server's sysctls, like /proc/sys/net, instead of the file's attach.sysctl-path.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sysctl_path: Option<PathBuf>,
 }
 
 /// Arguments of `check`.

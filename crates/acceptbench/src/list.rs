@@ -11,8 +11,13 @@ use crate::terminal::say;
 pub(crate) fn list() -> Result<End, Failure> {
     for (name, _) in EXPERIMENTS {
         let experiment = find(name)?;
+        let needs = if experiment.place.attach().is_some() {
+            "; attached: needs a running deployment, see docs/experiments.md"
+        } else {
+            ""
+        };
         say(&format!(
-            "{name:<12} {}  ({} trials, at most {})",
+            "{name:<12} {}  ({} trials, at most {}{needs})",
             experiment.question,
             experiment.trials(),
             format::time(duration(&experiment).as_secs_f64())

@@ -8,8 +8,8 @@ use lab::{Experiment, Stored};
 use study::expectation::{Judgement, Outcome};
 use study::quantity::Quantity;
 use study::report::Report;
-use study::results::Trial;
-use study::screen::{self, Screen};
+use study::results::{Attached, Trial};
+use study::screen::{self, Place, Screen};
 use study::summary::Summary;
 
 use crate::cli::ReportArgs;
@@ -24,6 +24,8 @@ pub(crate) struct Answer {
     summary: Summary,
     expectations: Vec<Outcome>,
     quantity: &'static Quantity,
+    /// What the run changed on a running deployment, if it was attached to one.
+    attached: Option<Attached>,
 }
 
 /// Shows a run's answer again and rewrites the files made from its trials.
@@ -32,7 +34,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     if stored.trials.is_empty() {
         return Err(Failure::Usage(format!("{} holds no trial: run the experiment again", args.directory.display())));
     }
-    let answer = Answer::of(&stored.experiment, &stored.trials).map_err(Failure::usage)?;
+    let answer = Answer::of(&stored.experiment, &stored.trials, stored.attached.as_ref()).map_err(Failure::usage)?;
     let planned = stored.experiment.trials();
     let notes = if stored.trials.len() < planned {
         vec![format!("{} of {planned} trials are stored.", stored.trials.len())]
@@ -47,7 +49,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
 
 impl Answer {
     /// Sums up the trials and judges the expectations.
-    pub(crate) fn of(experiment: &Experiment, trials: &[Trial]) -> anyhow::Result<Self> {
+    pub(crate) fn of(experiment: &Experiment, trials: &[Trial], attached: Option<&Attached>) -> anyhow::Result<Self> {
         let mut names: Vec<&str> = experiment.compare.metrics.iter().map(String::as_str).collect();
         for always in ["served-ratio", "confirm-latency.p50", "confirm-latency.p99", "overflows", "phantoms"] {
             if !names.contains(&always) {
@@ -60,7 +62,8 @@ impl Answer {
             .iter()
             .map(|expectation| Outcome::of(expectation, &experiment.design, trials))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { summary: Summary::of(&experiment.design, trials, &names)?, expectations, quantity })
+        let summary = Summary::of(&experiment.design, trials, &names)?;
+        Ok(Self { summary, expectations, quantity, attached: attached.cloned() })
     }
 
     /// The first screen.
@@ -92,7 +95,10 @@ impl Answer {
             baseline: experiment.compare.baseline,
             expectations: &self.expectations,
             notes,
-            cpus: kernel::process::allowed_cpus().map_or(1, |cpus| cpus.len()),
+            place: match &self.attached {
+                Some(attached) => Place::Attached(attached),
+                None => Place::Lab { cpus: kernel::process::allowed_cpus().map_or(1, |cpus| cpus.len()) },
+            },
             report,
             next,
         }
@@ -124,11 +130,24 @@ pub(crate) fn write_files(
     };
     write("summary.json", &serde_json::to_string_pretty(&answer.summary)?)?;
     write("trials.csv", &study::csv::trials(trials))?;
-    let command = format!("acceptbench run {}", directory.join("experiment.toml").display());
+    let mut command = format!("acceptbench run {}", directory.join("experiment.toml").display());
+    if let Some(attached) = &answer.attached {
+        command.push_str(&flags(attached));
+    }
     let screen = answer.to_screen(experiment, "", None, &[]);
     let environment = environment.map(describe).unwrap_or_default();
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
     write("report.md", &report.markdown()?)
+}
+
+/// The flags that attach a run to the same deployment.
+fn flags(attached: &Attached) -> String {
+    let mut flags = format!(" --attach-server {}", attached.server);
+    for address in &attached.loadgens {
+        flags.push_str(" --attach-loadgen ");
+        flags.push_str(address);
+    }
+    format!("{flags} --sysctl-path {}", attached.sysctl_path.display())
 }
 
 /// The machine in lines.

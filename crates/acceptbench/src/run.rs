@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use lab::{Build, Event, Experiment, Finished, Request, RunError, TrialError};
+use lab::{Build, Event, Experiment, Finished, Place, Request, RunError, TrialError};
 use study::results::Trial;
 use study::{format, quantity::Quantity};
 
 use crate::check::duration;
-use crate::cli::RunArgs;
+use crate::cli::{AttachArgs, RunArgs};
 use crate::exit::{End, Failure};
 use crate::interrupt;
 use crate::pages::{REVISION, VERSION};
@@ -17,7 +17,8 @@ use crate::terminal::{clear_progress, complain, note, progress, say};
 
 /// Runs the experiment and prints the first screen.
 pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
-    let experiment = shipped::find(&args.experiment)?;
+    let mut experiment = shipped::find(&args.experiment)?;
+    attach_elsewhere(&mut experiment, &args.attach)?;
     let stop = interrupt::watch()?;
     note_environment();
     note(&format!(
@@ -34,9 +35,42 @@ pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
         build: Build { version: VERSION, revision: REVISION },
     };
     let mut teller = Teller { experiment: &experiment, shown_blocks: 0 };
-    let finished = lab::run(&request, &stop, &mut |event| teller.tell(&event)).map_err(failure)?;
+    let finished = match lab::run(&request, &stop, &mut |event| teller.tell(&event)) {
+        Ok(finished) => finished,
+        Err(RunError::Interrupted) => return Ok(End::Interrupted),
+        Err(error) => return Err(failure(error)),
+    };
     clear_progress();
     conclude(&experiment, &args.results, finished)
+}
+
+/// Puts what the command line names in the place of the file's `[attach]`.
+fn attach_elsewhere(experiment: &mut Experiment, args: &AttachArgs) -> Result<(), Failure> {
+    let AttachArgs { attach_server, attach_loadgen, sysctl_path } = args;
+    let given = [
+        ("--attach-server", attach_server.is_some()),
+        ("--attach-loadgen", !attach_loadgen.is_empty()),
+        ("--sysctl-path", sysctl_path.is_some()),
+    ];
+    match (&mut experiment.place, given.iter().find(|(_, given)| *given)) {
+        (Place::Attached(attach), _) => {
+            if let Some(server) = attach_server {
+                attach.server = server.clone();
+            }
+            if !attach_loadgen.is_empty() {
+                attach.loadgens.clone_from(attach_loadgen);
+            }
+            if let Some(path) = sysctl_path {
+                attach.sysctl_path.clone_from(path);
+            }
+            Ok(())
+        }
+        (Place::Private { .. }, Some((flag, _))) => Err(Failure::Usage(format!(
+            "{flag} is for experiments with topology = \"attached\"; {} makes namespaces of its own",
+            experiment.name
+        ))),
+        (Place::Private { .. }, None) => Ok(()),
+    }
 }
 
 /// Everything after the last trial.
@@ -47,7 +81,7 @@ fn conclude(experiment: &Experiment, results: &Path, finished: Finished) -> Resu
             None => Ok(End::Interrupted),
         };
     }
-    let answer = Answer::of(experiment, &finished.trials).map_err(Failure::usage)?;
+    let answer = Answer::of(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
     let shown = results.join("latest");
     let written = write_files(&finished.path, experiment, &finished.trials, &answer, Some(&finished.environment));
     say(&answer.screen(experiment, &shown, &notes(&finished)));
@@ -84,7 +118,7 @@ fn note_environment() {
 pub(crate) fn failure(error: RunError) -> Failure {
     match &error {
         RunError::Trial { source: TrialError::Refused(refused), .. } if !refused.requirement => Failure::usage(error),
-        RunError::Requirement(_) | RunError::Trial { .. } => Failure::requirement(error),
+        RunError::Interrupted | RunError::Requirement(_) | RunError::Trial { .. } => Failure::requirement(error),
         RunError::Directory(_) | RunError::Admin(_) => Failure::usage(error),
     }
 }
@@ -129,7 +163,7 @@ impl Teller<'_> {
         let blocks = trials.len() / self.experiment.design.cells.len();
         if blocks > self.shown_blocks && blocks < self.experiment.replicates {
             self.shown_blocks = blocks;
-            if let Ok(answer) = Answer::of(self.experiment, trials) {
+            if let Ok(answer) = Answer::of(self.experiment, trials, None) {
                 note(&format!("\nafter {} of {}:", blocks, self.experiment.replicates));
                 note(&answer.table(self.experiment));
             }

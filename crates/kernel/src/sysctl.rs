@@ -9,6 +9,7 @@
 //! `Documentation/networking/ip-sysctl.rst`, `Documentation/admin-guide/sysctl/net.rst`.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -160,21 +161,34 @@ impl NetTree {
         Ok(normalise(&text))
     }
 
+    /// Could [`NetTree::write`] write it? Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`write()`], but for [`SysctlError::Value`].
+    pub fn check_writable(&self, name: &str) -> Result<(), SysctlError> {
+        classify(name)?;
+        self.open_to_write(name).map(drop)
+    }
+
     /// See [`write()`].
     ///
     /// # Errors
     /// Those of [`write()`].
     pub fn write(&self, name: &str, value: &str) -> Result<String, SysctlError> {
         classify(name)?;
-        let path = self.path_of(name)?;
-        // Not fs::write: it would create the file in a tree that is not procfs.
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(|source| explain("writing", name, &path, None, source))?;
+        let (mut file, path) = self.open_to_write(name)?;
         io::Write::write_all(&mut file, value.as_bytes())
             .map_err(|source| explain("writing", name, &path, Some(value), source))?;
         self.read(name)
+    }
+
+    /// Not as `fs::write` does: it would create the file in a tree that is not procfs.
+    fn open_to_write(&self, name: &str) -> Result<(File, PathBuf), SysctlError> {
+        let path = self.path_of(name)?;
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(source) => Err(explain("writing", name, &path, None, source)),
+        }
     }
 
     /// See [`recorded`].
@@ -263,6 +277,9 @@ mod tests {
         assert_eq!(tree.write("net.ipv4.ip_local_port_range", "40000 50000").unwrap(), "40000 50000");
         assert!(matches!(tree.write("net.ipv4.tcp_sack", "1"), Err(SysctlError::Missing { .. })));
         assert!(!tree.exists("net.ipv4.tcp_sack"));
+        assert!(matches!(tree.check_writable("net.ipv4.tcp_sack"), Err(SysctlError::Missing { .. })));
+        tree.check_writable("net.ipv4.ip_local_port_range").unwrap();
+        assert_eq!(tree.read("net.ipv4.ip_local_port_range").unwrap(), "40000 50000", "nothing was written");
         assert_eq!(tree.recorded().len(), 1);
     }
 

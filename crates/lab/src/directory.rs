@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use kernel::environment::Environment;
-use study::results::Trial;
+use serde::de::DeserializeOwned;
+use study::results::{Attached, Trial};
 use thiserror::Error;
 
 use crate::experiment::{Experiment, ExperimentError};
+
+/// What an attached run changed on the deployment.
+const ATTACHED: &str = "attached.json";
 
 /// A results directory that cannot be made, written or read.
 #[derive(Debug, Error)]
@@ -88,6 +92,11 @@ impl Directory {
         let file = path.join("trials.jsonl");
         let trials = OpenOptions::new().append(true).create_new(true).open(&file).map_err(failed("make", &file))?;
         Ok(Self { path, trials, kept: 0 })
+    }
+
+    /// Keeps what an attached run changes, before and after.
+    pub(crate) fn write_attached(&self, attached: &Attached) -> Result<(), DirectoryError> {
+        write(&self.path.join(ATTACHED), &serde_json::to_vec_pretty(attached).unwrap_or_default())
     }
 
     /// The name of the directory: the run's name everywhere.
@@ -173,6 +182,8 @@ pub struct Stored {
     pub trials: Vec<Trial>,
     /// The machine it ran on.
     pub environment: Option<Environment>,
+    /// What it changed on a running deployment, if it was attached to one.
+    pub attached: Option<Attached>,
 }
 
 impl Stored {
@@ -195,8 +206,16 @@ impl Stored {
                 source,
             })?);
         }
-        let environment =
-            fs::read(path.join("environment.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(Self { experiment, trials, environment })
+        Ok(Self {
+            experiment,
+            trials,
+            environment: read_json(&path.join("environment.json")),
+            attached: read_json(&path.join(ATTACHED)),
+        })
     }
+}
+
+/// A file that is there for some runs and older versions did not write.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }

@@ -2,6 +2,7 @@
 //!
 //! Factors are laid over the parsed tables before these become options, so a factor can set whatever a file can.
 
+mod attach;
 mod cells;
 mod conditions;
 mod wire;
@@ -9,14 +10,18 @@ mod wire;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use study::design::Design;
 use study::expectation::Expectation;
-use study::results::Topology;
+use telemetry::units::Span;
 use thiserror::Error;
+use toml::Spanned;
 
-use crate::settings::{Resolved, Settings, plain};
+pub use self::attach::{AdminAddress, Attach, Place, Wiring};
+pub use crate::schedule::Order;
+use crate::settings::{Resolved, Scope, Settings, plain};
 use cells::{cross, grids};
 use conditions::{Places, compare, expectations};
 use wire::{Entries, Header, Tables, Wire};
@@ -36,13 +41,13 @@ pub struct Experiment {
     pub replicates: usize,
     /// Decides order and arrivals.
     pub seed: u64,
-    /// How the ends are joined.
-    pub topology: Topology,
-    /// IPv4 or IPv6.
-    pub family: Family,
+    /// The order of its trials.
+    pub order: Order,
+    /// Where they take place.
+    pub place: Place,
     /// Grids and cells.
     pub design: Design,
-    /// The options of each cell, by its index.
+    /// The options of each cell, by its index; of an attached experiment its sysctls and the window's length.
     pub resolved: Vec<Resolved>,
     /// What must hold.
     pub expectations: Vec<Expectation>,
@@ -84,6 +89,10 @@ pub struct ExperimentError {
     pub message: String,
 }
 
+/// Where the file says nothing.
+const DEFAULT_WARM_UP: Span = Span::from_millis(200);
+const DEFAULT_MEASURE: Span = Span::from_secs(1);
+
 /// Cells times replicates at most: more is a typing error.
 const MAX_TRIALS: usize = 100_000;
 
@@ -122,9 +131,10 @@ impl Experiment {
         let source = Source { name, text };
         let wire: Wire = toml::from_str(text).map_err(|error| toml_error(&source, &error))?;
         let tables: Tables = toml::from_str(text).map_err(|error| toml_error(&source, &error))?;
-        let base = base_settings(&source, &wire, &tables)?;
         let header = &wire.experiment;
         check_header(&source, header)?;
+        let place = attach::place(&source, &wire, &tables)?;
+        let base = base_settings(&source, &wire, &tables, &place)?;
         let grids = grids(&source, &wire)?;
         let (design, resolved) = cross(&source, &base, grids)?;
         if design.cells.len().saturating_mul(*header.replicates.get_ref()) > MAX_TRIALS {
@@ -145,14 +155,22 @@ impl Experiment {
             next: header.next.clone(),
             replicates: *header.replicates.get_ref(),
             seed: header.seed,
-            topology: header.topology,
-            family: header.family,
+            order: header.order,
+            place,
             expectations: expectations(&source, &wire.expect, &places)?,
             compare: compare(&source, wire.compare.as_ref(), &places)?,
             design,
             resolved,
             source: text.to_owned(),
         })
+    }
+
+    /// How long a trial's attempts are planned; of an attached one the length of its window.
+    pub fn measure(&self, cell: usize) -> Duration {
+        match self.resolved.get(cell).map(|resolved| resolved.loadgen.duration) {
+            Some(loadgen::opts::RunTime::For(span)) => span.duration(),
+            Some(loadgen::opts::RunTime::Forever) | None => Duration::ZERO,
+        }
     }
 
     /// Trials of a full run.
@@ -197,16 +215,23 @@ fn check_header(source: &Source<'_>, header: &Header) -> Result<(), ExperimentEr
     if *header.replicates.get_ref() == 0 {
         return Err(source.error(&header.replicates.span(), "experiment.replicates must be 1 or more"));
     }
-    if header.measure.get_ref().as_ns() == 0 {
-        return Err(source.error(&header.measure.span(), "experiment.measure must be above 0"));
+    if let Some(measure) = header.measure.as_ref().filter(|measure| measure.get_ref().is_zero()) {
+        return Err(source.error(&measure.span(), "experiment.measure must be above 0"));
     }
     Ok(())
 }
 
-fn base_settings(source: &Source<'_>, wire: &Wire, tables: &Tables) -> Result<Settings, ExperimentError> {
+fn base_settings(
+    source: &Source<'_>,
+    wire: &Wire,
+    tables: &Tables,
+    place: &Place,
+) -> Result<Settings, ExperimentError> {
+    let or = |given: &Option<Spanned<Span>>, default| given.as_ref().map_or(default, |span| *span.get_ref());
     let mut settings = Settings {
-        warm_up: Some(wire.experiment.warm_up),
-        measure: Some(*wire.experiment.measure.get_ref()),
+        scope: if place.attach().is_some() { Scope::Attached } else { Scope::Private },
+        warm_up: Some(or(&wire.experiment.warm_up, DEFAULT_WARM_UP)),
+        measure: Some(or(&wire.experiment.measure, DEFAULT_MEASURE)),
         ..Settings::default()
     };
     for (table, entries) in [("server", &tables.server), ("loadgen", &tables.loadgen), ("sysctl", &wire.sysctl)] {
@@ -229,6 +254,6 @@ fn blamed(tables: &Tables, message: &str) -> Range<usize> {
     if let Some((key, _)) = entries.iter().find(|(name, _)| name.get_ref() == key) {
         return key.span();
     }
-    let first = |entries: &Entries| entries.keys().map(toml::Spanned::span).min_by_key(|span| span.start);
+    let first = |entries: &Entries| entries.keys().map(Spanned::span).min_by_key(|span| span.start);
     first(&tables.server).or_else(|| first(&tables.loadgen)).unwrap_or(0..0)
 }

@@ -20,16 +20,20 @@ use kernel::{process, sysctl};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use study::results::Topology;
 
+use crate::attached;
 use crate::child;
 use crate::control::{Channel, ControlError, Failure};
+use crate::experiment::Wiring;
 
 /// The first argument of each process of a trial.
 pub(crate) const TRIAL: &str = "__trial";
 const INIT: &str = "__init";
 const SERVER: &str = "__server";
 const LOADGEN: &str = "__loadgen";
+
+/// The first argument of the process that puts sysctls back after an attached run.
+pub(crate) const RESTORE: &str = "__restore";
 
 /// Messages that carry descriptors.
 const CONTROL_SOCKETS: &[u8] = b"control sockets";
@@ -46,7 +50,7 @@ const CLIENT_LINK: &str = "client0";
 pub(crate) struct SetUp {
     /// Pid of the runner: if it is not the parent any more, the runner died in between.
     pub(crate) runner: u32,
-    pub(crate) topology: Topology,
+    pub(crate) wiring: Wiring,
     /// Address and prefix length of each end; unused on loopback.
     pub(crate) server: (IpAddr, u8),
     pub(crate) client: (IpAddr, u8),
@@ -72,13 +76,14 @@ const LINK_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of the set-up message at most; descriptors travel with its first byte.
 const MESSAGE: usize = 64 * 1024;
 
-/// The process of a trial that this argument asks for; `None` for anything a user types.
+/// The process of a run that this argument asks for; `None` for anything a user types.
 pub fn process(role: &str) -> Option<fn() -> ExitCode> {
     match role {
         TRIAL => Some(trial),
         INIT => Some(init),
         SERVER => Some(child::server),
         LOADGEN => Some(child::loadgen),
+        RESTORE => Some(attached::restore),
         _ => None,
     }
 }
@@ -151,9 +156,9 @@ struct Namespaces {
 fn build(set_up: &SetUp, privilege: Privilege) -> Result<Namespaces, Failure> {
     let server = NetNs::current().map_err(Failure::requirement)?;
     configure(set_up, privilege)?;
-    let namespaces = match set_up.topology {
-        Topology::Loopback => Namespaces { client: NetNs::current().map_err(Failure::requirement)?, server },
-        Topology::Veth => {
+    let namespaces = match set_up.wiring {
+        Wiring::Loopback => Namespaces { client: NetNs::current().map_err(Failure::requirement)?, server },
+        Wiring::Veth => {
             let client = namespace::new_net().map_err(Failure::requirement)?;
             configure(set_up, privilege)?;
             let mut links = Links::open().map_err(Failure::requirement)?;
@@ -207,7 +212,7 @@ fn missing_sysctl(name: &str, privilege: Privilege) -> Failure {
 }
 
 /// Compares what was written with what is read back: `1024 65000` reads back with a tab.
-fn same_value(a: &str, b: &str) -> bool {
+pub(crate) fn same_value(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 

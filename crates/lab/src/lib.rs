@@ -1,6 +1,9 @@
 //! The lab: experiment files, the order of their trials, the processes and namespaces of each trial, and the books
-//! that come out. The runner itself never changes a namespace; only its children do.
+//! that come out. The runner itself never changes a namespace; only its children do. An attached run builds nothing: it
+//! steps the sysctls of a running deployment and puts them back.
 
+mod attached;
+mod bench;
 mod child;
 mod control;
 mod directory;
@@ -8,15 +11,17 @@ pub mod experiment;
 pub mod inside;
 mod live;
 pub mod metrics;
+mod private;
 mod run;
 mod schedule;
 mod settings;
 mod trial;
 
+pub use bench::generator_limits;
 pub use directory::{DirectoryError, Stored};
-pub use experiment::{Experiment, ExperimentError};
+pub use experiment::{AdminAddress, Attach, Experiment, ExperimentError, Place};
 pub use live::Build;
-pub use run::{Event, Finished, Request, RunError, check_machine, generator_limits, run};
-pub use schedule::{Planned, order};
+pub use run::{Event, Finished, Request, RunError, run};
+pub use schedule::{Order, Planned};
 pub use settings::Resolved;
 pub use trial::TrialError;

@@ -62,6 +62,10 @@ pub(crate) enum Phase {
     SetUp,
     /// Arrivals and their ends.
     Load,
+    /// Attached: sysctls changed, the deployment takes them in.
+    Settle,
+    /// Attached: the window.
+    Measured,
     /// Over.
     Done,
 }
@@ -71,6 +75,8 @@ impl Phase {
         match self {
             Self::SetUp => "set_up",
             Self::Load => "load",
+            Self::Settle => "settle",
+            Self::Measured => "measured",
             Self::Done => "done",
         }
     }
@@ -129,6 +135,13 @@ impl Live {
         state.phase = Phase::SetUp;
     }
 
+    /// A trial on a running deployment has come to this phase.
+    pub(crate) fn attached(&self, planned: Planned, phase: Phase) {
+        let mut state = self.state();
+        state.planned = Some(planned);
+        state.phase = phase;
+    }
+
     pub(crate) fn loading(&self, ends: Ends) {
         let mut state = self.state();
         state.current = Some(ends);
@@ -145,7 +158,7 @@ impl Live {
         let Some(trial) = trial else { return };
         state.completed += 1;
         state.invalid += u64::from(!trial.is_valid());
-        state.residuals = trial.ledger.lines.iter().map(|line| (line.number, line.residual)).collect();
+        state.residuals = trial.ledger.lines.iter().map(|line| (line.number, line.imbalance())).collect();
         state.phantoms += trial.ledger.terms.phantoms;
         state.raced += trial.ledger.terms.raced;
         state.ghosts += trial.ledger.terms.ghosts;
@@ -183,6 +196,10 @@ impl Pages for Live {
     fn get(&self, path: &str) -> Option<Page> {
         match path {
             "/metrics" => Some(Page::metrics(metrics::render(self))),
+            "/server/metrics" | "/loadgen/metrics" if self.experiment.place.attach().is_some() => Some(Page::text(
+                404,
+                "attached to programs that run already: scrape their own admin ports\n".to_owned(),
+            )),
             "/server/metrics" => Some(self.server_page()),
             "/loadgen/metrics" => Some(self.loadgen_page()),
             "/healthz" | "/readyz" => Some(Page::text(200, "ok\n".to_owned())),

@@ -7,14 +7,14 @@ use crate::live::{Live, Phase};
 
 telemetry::metrics! {
     INFO = Gauge "experiment_info" ["experiment", "run", "kernel", "revision"] "The experiment that runs; run is its results directory.";
-    TRIAL_INFO = Gauge "experiment_trial_info" ["experiment", "run", "trial", "cell", "phase", "factors"] "1 while the trial is active.";
+    TRIAL_INFO = Gauge "experiment_trial_info" ["experiment", "run", "trial", "cell", "phase", "factors"] "1 while the trial is active; phase is set_up and load, or of an attached run settle and measured.";
     CELL_INFO = Gauge "experiment_cell_info" ["run", "cell", "factors"] "The settings of each cell.";
     FACTOR_VALUE = Gauge "experiment_factor_value" ["factor"] "Level of each numeric setting of the current trial's cell.";
     TRIALS = Gauge "experiment_trials" [] "Trials planned.";
     COMPLETED = Counter "experiment_trials_completed_total" [] "Trials finished, valid or not.";
     INVALID = Counter "experiment_trials_invalid_total" [] "Trials that do not count.";
     RESULT = Gauge "experiment_result" ["run", "cell", "quantity", "stat"] "A quantity over the valid trials of a cell: median, and the range min to max. Base units.";
-    RESIDUAL = Gauge "ledger_residual" ["line"] "What does not balance in each line of the last trial's ledger.";
+    RESIDUAL = Gauge "ledger_residual" ["line"] "What does not balance in each line of the last trial's ledger; 0 when it balances. An attached run has lines 1, 2, 3 and 7.";
     PHANTOMS = Counter "ledger_phantoms_total" [] "Connections established for the client that never entered the accept queue.";
     RACED = Counter "ledger_raced_total" [] "Connections counted in PassiveOpens and discarded before they could be accepted (ACK and next segment handled on two CPUs).";
     GHOSTS = Counter "ledger_ghosts_total" [] "Connections accepted again from stray data with a valid cookie.";
@@ -56,9 +56,12 @@ pub(crate) fn render(live: &Live) -> String {
         #[expect(clippy::cast_precision_loss, reason = "a residual beyond 2^53 connections does not happen")]
         families.gauge(&RESIDUAL, &[&line.to_string()], *residual as f64);
     }
-    families.counter(&PHANTOMS, &[], state.phantoms);
-    families.counter(&RACED, &[], state.raced);
-    families.counter(&GHOSTS, &[], state.ghosts);
+    // Nobody knows them of a window, and 0 would be a claim.
+    if experiment.place.attach().is_none() {
+        families.counter(&PHANTOMS, &[], state.phantoms);
+        families.counter(&RACED, &[], state.raced);
+        families.counter(&GHOSTS, &[], state.ghosts);
+    }
     if let Some(summary) = &state.summary {
         results(&mut families, &live.run, summary);
     }

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use kernel::environment;
-use kernel::namespace::{self, Privilege};
-use study::ledger;
-use study::results::Trial;
+use study::results::{Attached, Trial};
 use study::summary::Summary;
+use telemetry::Stop;
 use telemetry::admin::{Admin, AdminError, Listen};
-use telemetry::{Stop, Warning};
 use thiserror::Error;
 
+use crate::attached::AttachedBench;
+use crate::bench::{Bench, Turn};
 use crate::directory::{Directory, DirectoryError};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Place};
 use crate::live::{Build, Live};
-use crate::schedule::{self, Planned};
-use crate::trial::{self, Holder, Outcome, Recipe, TrialError};
+use crate::private::PrivateBench;
+use crate::schedule::Planned;
+use crate::trial::TrialError;
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -77,12 +77,17 @@ pub struct Finished {
     pub failure: Option<RunError>,
     /// The machine.
     pub environment: environment::Environment,
+    /// What it changed on a running deployment, if it was attached to one.
+    pub attached: Option<Attached>,
 }
 
 /// Why a run could not start or go on.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The machine lacks what the experiment needs.
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The machine, or the deployment it is attached to, lacks what the experiment needs.
     #[error("{0}")]
     Requirement(String),
     /// The results cannot be kept.
@@ -103,30 +108,8 @@ pub enum RunError {
     },
 }
 
-/// Lateness (99th percentile of issued − planned) beyond which a generator was busy with itself: a twentieth of the
-/// deadline, since that is what verdicts are measured against, but not below 20 ms nor above 100 ms.
-fn lag_limit_ns(loadgen: &loadgen::Snapshot) -> u64 {
-    (loadgen.opts.deadline.as_ns() / 20).clamp(20_000_000, 100_000_000)
-}
-
 /// Bytes a trial's record takes on the disk at most, roughly.
 const RECORD_BYTES: u64 = 64 * 1024;
-
-/// Checks what the machine must have for every cell, before anything is made.
-///
-/// # Errors
-/// [`RunError::Requirement`], naming what is missing.
-pub fn check_machine(experiment: &Experiment) -> Result<(), RunError> {
-    if namespace::privilege() == Privilege::UserNamespace {
-        namespace::user_namespaces_work().map_err(|error| RunError::Requirement(error.to_string()))?;
-    }
-    let nofile = loadgen::Machine::read().nofile;
-    for (resolved, cell) in experiment.resolved.iter().zip(&experiment.design.cells) {
-        loadgen::check_descriptors(&resolved.loadgen, nofile)
-            .map_err(|error| RunError::Requirement(format!("cell {}: {error}", experiment.design.describe(cell))))?;
-    }
-    Ok(())
-}
 
 /// Runs every trial.
 ///
@@ -134,16 +117,22 @@ pub fn check_machine(experiment: &Experiment) -> Result<(), RunError> {
 /// When the run cannot start. What stops it later is in [`Finished::failure`], beside what was kept.
 pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) -> Result<Finished, RunError> {
     let experiment = request.experiment;
-    check_machine(experiment)?;
+    let mut bench: Box<dyn Bench + '_> = match &experiment.place {
+        Place::Private { wiring, family } => {
+            Box::new(PrivateBench::new(experiment, request.program, *wiring, *family)?)
+        }
+        Place::Attached(attach) => Box::new(AttachedBench::new(experiment, request.program, attach, stop)?),
+    };
     let environment = environment::collect();
     let mut directory = Directory::create(request.results, experiment, &environment)?;
-    let result = run_in(request, &mut directory, environment, stop, tell);
+    let result = run_in(request, &mut *bench, &mut directory, environment, stop, tell);
     directory.remove_if_useless();
     result
 }
 
 fn run_in(
     request: &Request<'_>,
+    bench: &mut dyn Bench,
     directory: &mut Directory,
     environment: environment::Environment,
     stop: &Stop,
@@ -166,55 +155,78 @@ fn run_in(
             Some(admin)
         }
     };
-    let mut trials = Vec::new();
-    let (mut interrupted, mut failure) = (false, None);
-    let order = schedule::order(experiment.design.cells.len(), experiment.replicates, experiment.seed);
-    let mut next = None;
-    for planned in order.iter().copied() {
-        let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
-        tell(Event::Began { planned, cell: &cell });
-        let started = Timestamp::now();
-        let holder = next.take().map_or_else(|| Holder::spawn(request.program, &directory.log(planned.trial)), Ok);
-        match holder.and_then(|holder| one(request, &live, planned, holder, stop)) {
-            Ok(outcome) => {
-                // The next trial's process starts while the record of this one is made and written.
-                let after = order.get(planned.trial + 1);
-                next = after.and_then(|after| Holder::spawn(request.program, &directory.log(after.trial)).ok());
-                let trial = record(experiment, planned, &cell, started, outcome);
-                let kept = directory.append(&trial);
-                trials.push(trial);
-                let summary = Summary::of(&experiment.design, &trials, &quantities(experiment)).ok();
-                live.finished(trials.last(), summary);
-                if let Err(error) = kept {
-                    trials.pop();
-                    failure = Some(error.into());
-                    break;
-                }
-                if let Some(trial) = trials.last() {
-                    tell(Event::Ended { trial, trials: &trials });
-                }
-            }
-            Err(TrialError::Interrupted) => {
-                live.finished(None, None);
-                interrupted = true;
-                break;
-            }
-            Err(source) => {
-                live.finished(None, None);
-                failure = Some(RunError::Trial { trial: planned.trial, cell, source });
-                break;
-            }
-        }
-    }
-    drop(next);
-    directory.remove_empty_logs();
+    bench.begin(directory)?;
+    let mut run = Run { experiment, directory, live: &live, stop, trials: Vec::new() };
+    let ended = run.all(bench, tell);
+    let trials = run.trials;
+    // Before anything else: who was told to stop may be killed next.
+    let put_back = bench.finish(directory);
+    let interrupted = matches!(ended, Err(RunError::Interrupted));
+    let failure = put_back.and(ended).err().filter(|error| !matches!(error, RunError::Interrupted));
     if let Some(admin) = admin {
         if !interrupted {
             linger(&admin, stop, tell);
         }
         admin.stop();
     }
-    Ok(Finished { path: directory.path.clone(), trials, interrupted, failure, environment })
+    let attached = bench.attached().cloned();
+    Ok(Finished { path: directory.path.clone(), trials, interrupted, failure, environment, attached })
+}
+
+/// A run under way.
+struct Run<'a> {
+    experiment: &'a Experiment,
+    directory: &'a mut Directory,
+    live: &'a Live,
+    stop: &'a Stop,
+    trials: Vec<Trial>,
+}
+
+impl Run<'_> {
+    /// Every trial in its order, until one comes to nothing.
+    fn all(&mut self, bench: &mut dyn Bench, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
+        let experiment = self.experiment;
+        let order = experiment.order.plan(experiment.design.cells.len(), experiment.replicates, experiment.seed);
+        for (index, planned) in order.iter().copied().enumerate() {
+            let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
+            tell(Event::Began { planned, cell: &cell });
+            let turn = Turn {
+                experiment,
+                planned,
+                after: order.get(index + 1).copied(),
+                name: &cell,
+                live: self.live,
+                directory: self.directory,
+                stop: self.stop,
+            };
+            match bench.trial(&turn) {
+                Ok(trial) => self.keep(trial)?,
+                Err(source) => {
+                    self.live.finished(None, None);
+                    return Err(match source {
+                        TrialError::Interrupted => RunError::Interrupted,
+                        source => RunError::Trial { trial: planned.trial, cell, source },
+                    });
+                }
+            }
+            if let Some(trial) = self.trials.last() {
+                tell(Event::Ended { trial, trials: &self.trials });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a record down; one that could not be written does not count.
+    fn keep(&mut self, trial: Trial) -> Result<(), RunError> {
+        let written = self.directory.append(&trial);
+        self.trials.push(trial);
+        let summary = Summary::of(&self.experiment.design, &self.trials, &quantities(self.experiment)).ok();
+        self.live.finished(self.trials.last(), summary);
+        if written.is_err() {
+            self.trials.pop();
+        }
+        Ok(written?)
+    }
 }
 
 fn quantities(experiment: &Experiment) -> Vec<&str> {
@@ -233,85 +245,6 @@ fn check_space(path: &Path, trials: usize) -> Result<(), RunError> {
         )));
     }
     Ok(())
-}
-
-fn one(
-    request: &Request<'_>,
-    live: &Live,
-    planned: Planned,
-    holder: Holder,
-    stop: &Stop,
-) -> Result<Outcome, TrialError> {
-    if stop.is_requested() {
-        return Err(TrialError::Interrupted);
-    }
-    let experiment = request.experiment;
-    let recipe = Recipe {
-        topology: experiment.topology,
-        family: experiment.family,
-        resolved: &experiment.resolved[planned.cell],
-        // The same arrivals for every cell of a block, others in every block.
-        seed: experiment.seed.wrapping_add(planned.block as u64),
-    };
-    live.preparing(planned);
-    let trial = trial::Trial::start(&recipe, holder)?;
-    live.loading(trial.ends.clone());
-    trial.run(&recipe, stop)
-}
-
-/// The record of a trial, its accounts made up.
-fn record(experiment: &Experiment, planned: Planned, name: &str, started: Timestamp, outcome: Outcome) -> Trial {
-    let Outcome { sysctls, server, loadgen, timings, settled } = outcome;
-    let ledger = ledger::balance(&server, &loadgen, experiment.topology);
-    let mut invalid = Vec::new();
-    if !settled {
-        invalid.push("the books never stood still".to_owned());
-    }
-    if !loadgen.finished {
-        invalid.push("attempts were left without a verdict".to_owned());
-    }
-    for line in ledger.lines.iter().filter(|line| line.residual != 0) {
-        invalid.push(format!("ledger line {} ({}) does not balance: {}", line.number, line.name, line.equation));
-    }
-    invalid.extend(generator_limits(&loadgen));
-    let warnings: Vec<Warning> = server.warnings.iter().chain(&loadgen.warnings).cloned().collect();
-    Trial {
-        trial: planned.trial,
-        block: planned.block,
-        cell: planned.cell,
-        name: name.to_owned(),
-        settings: experiment.design.cells[planned.cell].settings.clone(),
-        started,
-        topology: experiment.topology,
-        timings,
-        sysctls,
-        server,
-        loadgen,
-        ledger,
-        invalid,
-        warnings,
-    }
-}
-
-/// Reasons why the generator, not the server, bound the trial.
-pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let measured = &loadgen.measured;
-    let shed = measured.verdict(loadgen::Verdict::Shed);
-    if shed > 0 && loadgen.opts.max_in_flight == loadgen::opts::AutoCount::Auto {
-        reasons.push(format!("the generator was the bottleneck: {shed} attempts shed for want of descriptors"));
-    }
-    let limit = lag_limit_ns(loadgen);
-    if let Some(lag) = measured.lag.quantile(0.99)
-        && lag > limit
-    {
-        reasons.push(format!(
-            "the generator was the bottleneck: 1 % of the attempts were issued more than {} ms late (limit {} ms)",
-            lag / 1_000_000,
-            limit / 1_000_000
-        ));
-    }
-    reasons
 }
 
 /// Scrapers faster than this are waited for this long all the same.

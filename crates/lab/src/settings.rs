@@ -8,9 +8,20 @@ use serde::de::DeserializeOwned;
 use telemetry::units::Span;
 use toml::{Table, Value};
 
+/// What settings are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Trials in namespaces of their own: everything can be set.
+    #[default]
+    Private,
+    /// A running deployment: only its sysctls can.
+    Attached,
+}
+
 /// The tables of an experiment file that levels can change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settings {
+    pub(crate) scope: Scope,
     pub(crate) server: Table,
     pub(crate) loadgen: Table,
     pub(crate) sysctl: BTreeMap<String, String>,
@@ -21,9 +32,10 @@ pub(crate) struct Settings {
 /// Options of the two ends and of the namespaces, ready for a trial but for addresses and seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// The server's options.
+    pub(crate) scope: Scope,
+    /// The server's options; those of a running deployment are its own.
     pub server: server::Opts,
-    /// The load generator's options.
+    /// The load generator's options; likewise.
     pub loadgen: loadgen::Opts,
     /// Sysctls of both namespaces.
     pub sysctl: BTreeMap<String, String>,
@@ -32,7 +44,10 @@ pub struct Resolved {
 impl Resolved {
     /// Every setting by its full name, as text: what conditions on cells are matched against.
     pub(crate) fn effective(&self) -> BTreeMap<String, String> {
-        let mut effective = study::settings::of_options(&self.server, &self.loadgen);
+        let mut effective = match self.scope {
+            Scope::Private => study::settings::of_options(&self.server, &self.loadgen),
+            Scope::Attached => BTreeMap::new(),
+        };
         effective.extend(self.sysctl.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
         effective
     }
@@ -57,13 +72,19 @@ pub(crate) fn reserved(name: &str) -> Option<String> {
 impl Settings {
     /// Lays one setting over. The value's type is checked when the options are made.
     pub(crate) fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        if self.scope == Scope::Attached && !name.starts_with("sysctl.") {
+            return Err(format!(
+                "{name} cannot be set with topology = \"attached\": server and load generators run already; vary \
+                 sysctl.NAME"
+            ));
+        }
         if let Some(reason) = reserved(name) {
             return Err(reason);
         }
         match name.split_once('.') {
             Some(("server", key)) => drop(self.server.insert(key.to_owned(), value.clone())),
             Some(("loadgen", key)) => drop(self.loadgen.insert(key.to_owned(), value.clone())),
-            Some(("sysctl", key)) => drop(self.sysctl.insert(checked_sysctl(key)?, sysctl_value(key, value)?)),
+            Some(("sysctl", key)) => drop(self.sysctl.insert(self.checked_sysctl(key)?, sysctl_value(key, value)?)),
             Some(("experiment", "warm-up")) => self.warm_up = Some(span(name, value)?),
             Some(("experiment", "measure")) => self.measure = Some(span(name, value)?),
             _ => {
@@ -88,7 +109,17 @@ impl Settings {
         server::Plan::try_from(server.clone()).map_err(|error| format!("server: {error}"))?;
         loadgen::check(&loadgen).map_err(|error| format!("loadgen: {error}"))?;
         check_pair(&server, &loadgen)?;
-        Ok(Resolved { server, loadgen, sysctl: self.sysctl.clone() })
+        Ok(Resolved { scope: self.scope, server, loadgen, sysctl: self.sysctl.clone() })
+    }
+
+    /// A sysctl that may be set. Which of them a running deployment has, its own tree tells.
+    fn checked_sysctl(&self, name: &str) -> Result<String, String> {
+        sysctl::classify(name).map_err(|error| error.to_string())?;
+        let known = || sysctl::exists(name) || sysctl::path_of(name).is_ok_and(|path| hidden_without_root(&path));
+        if self.scope == Scope::Private && !known() {
+            return Err(format!("sysctl {name} does not exist on this kernel; check its spelling"));
+        }
+        Ok(name.to_owned())
     }
 }
 
@@ -129,14 +160,6 @@ fn check_pair(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), Stri
         )),
         _ => Ok(()),
     }
-}
-
-fn checked_sysctl(name: &str) -> Result<String, String> {
-    sysctl::classify(name).map_err(|error| error.to_string())?;
-    if !sysctl::exists(name) && sysctl::path_of(name).is_ok_and(|path| !hidden_without_root(&path)) {
-        return Err(format!("sysctl {name} does not exist on this kernel; check its spelling"));
-    }
-    Ok(name.to_owned())
 }
 
 /// `/proc/sys/net` of some namespaces hides what a trial's may show; only what no namespace here has is missing

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use kernel::process::{self, monotonic_ns};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use study::results::{Timings, Topology};
+use study::results::Timings;
 use telemetry::Stop;
 use telemetry::namespace::Detail;
 use thiserror::Error;
 
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerRequest};
-use crate::experiment::Family;
+use crate::experiment::{Family, Wiring};
 use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
 
@@ -45,7 +45,7 @@ const STUCK: Duration = Duration::from_millis(300);
 /// What a trial is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe<'a> {
-    pub(crate) topology: Topology,
+    pub(crate) wiring: Wiring,
     pub(crate) family: Family,
     pub(crate) resolved: &'a Resolved,
     /// Seed of this trial's arrivals and service times.
@@ -180,10 +180,10 @@ impl Trial {
             sysctls: BTreeMap::new(),
             set_up: Duration::ZERO,
         };
-        let addresses = addresses(recipe.topology, recipe.family);
+        let addresses = addresses(recipe.wiring, recipe.family);
         let set_up = SetUp {
             runner: std::process::id(),
-            topology: recipe.topology,
+            wiring: recipe.wiring,
             server: addresses.server,
             client: addresses.client,
             sysctls: recipe.resolved.sysctl.clone(),
@@ -369,7 +369,7 @@ fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net:
 }
 
 /// Sleeps, unless told to stop.
-fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialError> {
+pub(crate) fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialError> {
     if stop.wait_timeout(time) { Err(TrialError::Interrupted) } else { Ok(()) }
 }
 
@@ -379,16 +379,16 @@ struct Addresses {
     client: (IpAddr, u8),
 }
 
-fn addresses(topology: Topology, family: Family) -> Addresses {
+fn addresses(wiring: Wiring, family: Family) -> Addresses {
     let pair =
         |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
-    match (topology, family) {
-        (Topology::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
-        (Topology::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),
-        (Topology::Veth, Family::Ipv4) => {
+    match (wiring, family) {
+        (Wiring::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
+        (Wiring::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),
+        (Wiring::Veth, Family::Ipv4) => {
             pair(Ipv4Addr::new(198, 18, 0, 1).into(), Ipv4Addr::new(198, 18, 0, 2).into(), 24)
         }
-        (Topology::Veth, Family::Ipv6) => {
+        (Wiring::Veth, Family::Ipv6) => {
             let host = |n| Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, n).into();
             pair(host(1), host(2), 64)
         }

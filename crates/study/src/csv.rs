@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::quantity::Quantity;
-use crate::results::{Topology, Trial};
+use crate::results::Trial;
 
 /// The columns that every trial has.
 const FIXED: [&str; 11] =
@@ -37,17 +37,13 @@ pub fn trials(trials: &[Trial]) -> String {
 }
 
 fn fixed(trial: &Trial) -> [String; FIXED.len()] {
-    let topology = match trial.topology {
-        Topology::Veth => "veth",
-        Topology::Loopback => "loopback",
-    };
     [
         trial.trial.to_string(),
         trial.block.to_string(),
         trial.cell.to_string(),
         trial.name.clone(),
         trial.started.to_string(),
-        topology.to_owned(),
+        trial.topology.name().to_owned(),
         trial.is_valid().to_string(),
         trial.invalid.join("; "),
         trial.timings.set_up_ms.to_string(),

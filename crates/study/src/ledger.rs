@@ -6,6 +6,8 @@
 //! (each bounded, see [`Terms`]) or a residual. Sources: `net/ipv4/tcp_input.c` (`tcp_conn_request`),
 //! `net/ipv4/tcp_minisocks.c` (`tcp_check_req`), `net/ipv4/syncookies.c`; each rule was measured on Linux 6.18.
 
+pub mod window;
+
 use kernel::netstat::NetCounters;
 use loadgen::snapshot::PhaseCounts;
 use loadgen::verdict::Verdict;
@@ -19,7 +21,8 @@ use crate::results::Topology;
 pub struct Ledger {
     /// The equations, by number.
     pub lines: Vec<Line>,
-    /// The quantities that only the equations as a whole know.
+    /// The quantities that only the equations as a whole know; left out where they are not known, as in a window.
+    #[serde(default, skip_serializing_if = "Terms::are_unknown")]
     pub terms: Terms,
 }
 
@@ -33,10 +36,30 @@ pub struct Line {
     pub name: String,
     /// The equation with its figures.
     pub equation: String,
-    /// Left side − right side (of an inequality: by how much it is violated), connections; 0 when the line balances.
+    /// Left side − right side (of an inequality: by how much it is violated), connections.
     pub residual: i64,
+    /// How far off the line may be and still balance: 0 but in a [window], whose books are read while they move.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub allowance: u64,
     /// The line defines a term instead of checking it, so that its balance proves little.
     pub derived: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(allowance: &u64) -> bool {
+    *allowance == 0
+}
+
+impl Line {
+    /// Is it off by no more than it may be?
+    pub fn balances(&self) -> bool {
+        self.residual.unsigned_abs() <= self.allowance
+    }
+
+    /// What is shown of its residual: 0 when it balances.
+    pub fn imbalance(&self) -> i64 {
+        if self.balances() { 0 } else { self.residual }
+    }
 }
 
 /// Terms of the equations, connections unless said otherwise.
@@ -77,10 +100,17 @@ pub struct Terms {
     pub too_late: u64,
 }
 
+impl Terms {
+    /// No trial that did anything has only zeros.
+    fn are_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Ledger {
-    /// Is every residual 0?
+    /// Does every line balance?
     pub fn balances(&self) -> bool {
-        self.lines.iter().all(|line| line.residual == 0)
+        self.lines.iter().all(Line::balances)
     }
 
     /// The residual of line `number`, connections; `None` when there is no such line.
@@ -88,13 +118,14 @@ impl Ledger {
         self.lines.iter().find(|line| line.number == number).map(|line| line.residual)
     }
 
-    /// The line with the greatest residual, the first of equals; `None` when all balance.
+    /// The line that does not balance with the greatest residual, the first of equals; `None` when all balance.
     pub fn worst(&self) -> Option<&Line> {
-        self.lines.iter().rev().filter(|line| line.residual != 0).max_by_key(|line| line.residual.unsigned_abs())
+        self.lines.iter().rev().filter(|line| !line.balances()).max_by_key(|line| line.residual.unsigned_abs())
     }
 }
 
-/// Settles a drained trial from the final snapshots of both ends. `topology` names the namespace whose counters are
+/// Settles a drained trial from the final snapshots of both ends; a trial that does not start from zero is for
+/// [`window::balance`]. `topology` names the namespace whose counters are
 /// quoted: over loopback both ends read the same ones.
 pub fn balance(server: &server::Snapshot, loadgen: &loadgen::Snapshot, topology: Topology) -> Ledger {
     let books = Books::open(server, loadgen, topology);
@@ -145,7 +176,7 @@ fn above_zero(value: i64) -> u64 {
 }
 
 fn line(number: u8, name: &str, equation: String, residual: i64) -> Line {
-    Line { number, name: name.to_owned(), equation, residual, derived: false }
+    Line { number, name: name.to_owned(), equation, residual, allowance: 0, derived: false }
 }
 
 /// The age at which the youngest possible victim is dropped from the SYN queue, ns. The nth SYN-ACK timer fires at
@@ -158,7 +189,7 @@ fn earliest_expiry_ns(synack_retries: Option<u32>) -> u64 {
 impl Books {
     fn open(server: &server::Snapshot, loadgen: &loadgen::Snapshot, topology: Topology) -> Self {
         let (client_label, server_label) = match topology {
-            Topology::Veth => ("client", "server"),
+            Topology::Veth | Topology::Attached => ("client", "server"),
             Topology::Loopback => ("shared", "shared"),
         };
         let retries =

@@ -17,3 +17,4 @@ pub mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod window;

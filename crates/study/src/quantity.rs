@@ -2,15 +2,15 @@
 //! one definition each.
 //!
 //! Ratios and latencies are those of the cohort (attempts planned in the measured phase); kernel counters and queues
-//! are those of the whole trial, which cannot be split by attempt. It refuses invented values: a latency of nothing and
-//! a ratio of nothing have no value.
+//! are those of the whole trial, which cannot be split by attempt. In an attached trial all are those of its window, and
+//! ratios are of the attempts that ended in it. It refuses invented values: a latency of nothing, a ratio of nothing and the phantoms of a window have no value.
 
 mod catalogue;
 
 use loadgen::opts::Confirm;
 use loadgen::verdict::Verdict;
 
-use crate::results::Trial;
+use crate::results::{Topology, Trial};
 
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -137,7 +137,13 @@ fn verdict(trial: &Trial, verdict: Verdict) -> u64 {
 }
 
 fn verdict_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
-    ratio(verdict(trial, kind), trial.loadgen.measured.planned)
+    let cohort = &trial.loadgen.measured;
+    let whole = match trial.topology {
+        Topology::Veth | Topology::Loopback => cohort.planned,
+        // Who was planned before the window and ended in it would count as one too many.
+        Topology::Attached => cohort.concluded(),
+    };
+    ratio(verdict(trial, kind), whole)
 }
 
 /// Without a greeting nobody can know who was served: then there is no served ratio rather than one of 0.
@@ -238,6 +244,18 @@ mod tests {
         assert_eq!(read("served-ratio", &trial), None);
         assert_eq!(read("unserved-ratio", &trial), None);
         close("timed-out-ratio", &trial, 0.2);
+    }
+
+    #[test]
+    fn of_a_window_ratios_are_of_what_ended_in_it_and_phantoms_are_unknown() {
+        let mut trial = testing::trial(0);
+        trial.topology = Topology::Attached;
+        trial.loadgen.measured.planned = 1010;
+        close("served-ratio", &trial, 0.78);
+        close("planned", &trial, 1010.0);
+        for unknown in ["phantoms", "raced", "queue-max"] {
+            assert_eq!(read(unknown, &trial), None, "{unknown}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::expectation::Judgement;
 use crate::format;
 use crate::quantity::{Quantity, UnknownQuantity};
 use crate::results::Trial;
-use crate::screen::Screen;
+use crate::screen::{Place, Screen};
 use crate::summary::Summary;
 
 /// Quantities that the tables show, after the one that answers the question.
@@ -98,7 +98,7 @@ impl Report<'_> {
                 .iter()
                 .filter_map(|trial| Some((trial.trial, trial.ledger.lines.iter().find(|line| line.number == number)?)))
                 .collect();
-            let balanced = lines.iter().filter(|(_, line)| line.residual == 0).count();
+            let balanced = lines.iter().filter(|(_, line)| line.balances()).count();
             // max_by_key keeps the last of equals; reversed, that is the first trial.
             let Some((trial, worst)) = lines.iter().rev().max_by_key(|(_, line)| line.residual.unsigned_abs()) else {
                 continue;
@@ -160,9 +160,19 @@ impl Report<'_> {
     }
 
     fn environment(&self) -> String {
-        let cpus = format::plural(self.screen.cpus, "CPU");
-        let shared = format!("both ends share {cpus}: rates are not those of a network card");
-        let rows = self.environment.iter().chain([&shared]).map(|line| format!("- {line}\n"));
+        let caveat = match self.screen.place {
+            Place::Lab { cpus } => {
+                let cpus = format::plural(cpus, "CPU");
+                format!("both ends share {cpus}: rates are not those of a network card")
+            }
+            Place::Attached(attached) => format!(
+                "of the runner; attached to the server at {} and the load generators at {}, sysctls in {}",
+                attached.server,
+                attached.loadgens.join(", "),
+                attached.sysctl_path.display()
+            ),
+        };
+        let rows = self.environment.iter().chain([&caveat]).map(|line| format!("- {line}\n"));
         section("Environment", &rows.collect::<String>())
     }
 

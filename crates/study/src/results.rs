@@ -2,6 +2,7 @@
 //! made again from these lines.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::ledger::Ledger;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Trial {
-    /// Position in the run's random order, from 0.
+    /// Position in the run's order, from 0.
     pub trial: usize,
     /// Block, from 0: every cell once per block.
     pub block: usize,
@@ -29,11 +30,11 @@ pub struct Trial {
     pub topology: Topology,
     /// What the steps around the load cost.
     pub timings: Timings,
-    /// Effective sysctls of the server's namespace, read back after they were set.
+    /// Effective sysctls of the server's namespace, read back after they were set; in an attached trial also those it set.
     pub sysctls: BTreeMap<String, String>,
-    /// The server's last snapshot.
+    /// The server's last snapshot; of an attached trial what its window adds.
     pub server: server::Snapshot,
-    /// The load generator's last snapshot.
+    /// The load generator's last snapshot; of an attached trial what its window adds, summed over the generators.
     pub loadgen: loadgen::Snapshot,
     /// The trial's accounts.
     pub ledger: Ledger,
@@ -59,15 +60,46 @@ pub enum Topology {
     Veth,
     /// One network namespace, over its loopback: both ends share counters.
     Loopback,
+    /// A deployment that runs already: nothing is built, a trial is a window of its books.
+    Attached,
+}
+
+impl Topology {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Loopback => "loopback",
+            Self::Attached => "attached",
+        }
+    }
+}
+
+/// What an attached run was attached to and what it changed there: `attached.json` beside its trials, written before
+/// the first change and again after the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attached {
+    /// Admin address of the server, as given.
+    pub server: String,
+    /// Admin addresses of the load generators, as given.
+    pub loadgens: Vec<String>,
+    /// The tree of the server's sysctls.
+    pub sysctl_path: PathBuf,
+    /// What every sysctl that the run changes was before it.
+    pub originals: BTreeMap<String, String>,
+    /// Are they so again? False while the run goes on.
+    pub restored: bool,
 }
 
 /// What the steps around the load cost, ms of wall time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Timings {
-    /// From what is to be built, told to a process that waits for it, to both ends ready.
+    /// From what is to be built, told to a process that waits for it, to both ends ready; attached: from the first sysctl
+    /// written to the end of the settling.
     pub set_up_ms: f64,
-    /// From the start of the load to the last verdict.
+    /// From the start of the load to the last verdict; attached: the window, by the server's clock.
     pub load_ms: f64,
     /// From the last verdict to books that stand still.
     pub drain_ms: f64,

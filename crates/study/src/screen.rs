@@ -1,12 +1,13 @@
 //! The first screen: what a run ends with on the terminal. Every figure on it is measured, the answer is derived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::Evidence;
 use crate::design::Design;
 use crate::expectation::{Judgement, Outcome};
 use crate::format::plural;
 use crate::quantity::Quantity;
+use crate::results::Attached;
 use crate::summary::Summary;
 use crate::table::{Table, width};
 
@@ -34,12 +35,44 @@ pub struct Screen<'a> {
     pub expectations: &'a [Outcome],
     /// What else must be said, a sentence each.
     pub notes: &'a [String],
-    /// CPUs that both ends shared.
-    pub cpus: usize,
+    /// Where it ran.
+    pub place: Place<'a>,
     /// Where the report is.
     pub report: &'a str,
     /// The command to try next.
     pub next: Option<&'a str>,
+}
+
+/// Where the trials of a run took place.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// In private namespaces of one machine.
+    Lab {
+        /// CPUs that both ends shared.
+        cpus: usize,
+    },
+    /// On a deployment that runs on, whose sysctls were stepped.
+    Attached(&'a Attached),
+}
+
+impl Place<'_> {
+    /// What the run did to its surroundings, in two words.
+    fn trace(self) -> &'static str {
+        match self {
+            Self::Lab { .. } => "host untouched",
+            Self::Attached(Attached { restored: true, .. }) => "sysctls restored",
+            Self::Attached(_) => "sysctls not restored",
+        }
+    }
+
+    /// What every figure has to be read with.
+    pub(crate) fn caveat(self) -> String {
+        match self {
+            Self::Lab { cpus: 1 } => "Both ends share one CPU: rates are not your NIC's.".to_owned(),
+            Self::Lab { cpus } => format!("Both ends share {cpus} CPUs: rates are not your NIC's."),
+            Self::Attached(_) => "within what moved while the books were read".to_owned(),
+        }
+    }
 }
 
 /// The screen as lines of at most `width` characters (words longer than that stay whole), each ended by a newline.
@@ -48,6 +81,9 @@ pub fn render(screen: &Screen, width: usize) -> String {
     let table = Table { design: screen.design, summary: screen.summary, quantity: screen.quantity, width };
     lines.extend(table.lines());
     lines.extend(named("Answer", &screen.evidence().sentence(), width));
+    for sentence in screen.changed() {
+        lines.extend(named("Changed", &sentence, width));
+    }
     if let Some(invalid) = invalid(screen.summary) {
         lines.extend(named("Invalid", &invalid, width));
     }
@@ -82,7 +118,7 @@ impl<'a> Screen<'a> {
 
     fn heading(&self, limit: usize) -> Vec<String> {
         let left = format!("{}: {}", self.name, lower_first(self.question));
-        let right = format!("{} · host untouched", plural(self.summary.trials, "trial"));
+        let right = format!("{} · {}", plural(self.summary.trials, "trial"), self.place.trace());
         let gap = limit.saturating_sub(width(&left) + width(&right));
         if gap >= 2 {
             return vec![format!("{left}{}{right}", " ".repeat(gap))];
@@ -95,12 +131,24 @@ impl<'a> Screen<'a> {
     fn ledger(&self, limit: usize) -> Vec<String> {
         let Summary { trials, balanced, .. } = self.summary;
         let balance = if *trials == 1 { "balances" } else { "balance" };
-        let cpus = if self.cpus == 1 {
-            "Both ends share one CPU: rates are not your NIC's.".to_owned()
-        } else {
-            format!("Both ends share {} CPUs: rates are not your NIC's.", self.cpus)
+        two_parts("Ledger", &format!("{balanced}/{trials} {balance}"), &self.place.caveat(), limit)
+    }
+
+    /// What an attached run did to each sysctl: the values it was set to, and what it is now.
+    fn changed(&self) -> Vec<String> {
+        let Place::Attached(attached) = self.place else { return Vec::new() };
+        let sentence = |(name, original): (&String, &String)| {
+            let setting = format!("sysctl.{name}");
+            let mut values: Vec<&str> =
+                self.design.cells.iter().filter_map(|cell| Some(cell.settings.get(&setting)?.as_str())).collect();
+            let mut seen = BTreeSet::new();
+            values.retain(|value| seen.insert(*value));
+            // What the file sets for all cells alike is in no cell.
+            let to = if values.is_empty() { "set".to_owned() } else { values.join(", ") };
+            let now = if attached.restored { "now again" } else { "perhaps not again" };
+            format!("{name} of the running deployment: {to}; {now} {original}")
         };
-        two_parts("Ledger", &format!("{balanced}/{trials} {balance}"), &cpus, limit)
+        attached.originals.iter().map(sentence).collect()
     }
 }
 

@@ -95,7 +95,7 @@ fn nobody_left(lab: &Lab) {
 }
 
 /// `run` and `check` refuse the file, at the line marked `# here`, and nothing is left.
-fn file_is_refused(toml: &str, words: &[&str]) {
+pub(crate) fn file_is_refused(toml: &str, words: &[&str]) {
     let marked: Vec<usize> =
         toml.lines().enumerate().filter(|(_, l)| l.contains("# here")).map(|(n, _)| n + 1).collect();
     let [line] = marked[..] else { panic!("one line is marked: {toml}") };
@@ -128,7 +128,7 @@ fn a_wrong_type_is_named_with_its_key_and_line() {
     file_is_refused(&with("backlog = 8", "backlog = 1.5 # here"), &["backlog: ", "`1.5`", whole]);
     file_is_refused(&with("rate = 100", "rate = true # here"), &["rate: ", "e.g. 1000"]);
     file_is_refused(&with("replicates = 1", "replicates = \"two\" # here"), &["replicates: ", whole]);
-    file_is_refused(&with("\"loopback\"", "\"bridge\" # here"), &["topology: ", "`veth` or `loopback`"]);
+    file_is_refused(&with("\"loopback\"", "\"bridge\" # here"), &["topology: ", "`veth`, `loopback`, `attached`"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! End to end: the built program, real namespaces, real kernel counters.
 
+mod attached;
 mod bad_input;
 mod capacity;
 mod host;

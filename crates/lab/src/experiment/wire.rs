@@ -7,7 +7,8 @@ use study::results::Topology;
 use telemetry::units::Span;
 use toml::{Spanned, Table, Value};
 
-use super::Family;
+use super::{Attach, Family};
+use crate::schedule::Order;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -29,6 +30,7 @@ pub(super) struct Wire {
     #[serde(default)]
     pub(super) expect: Vec<WireExpect>,
     pub(super) compare: Option<WireCompare>,
+    pub(super) attach: Option<Spanned<Attach>>,
 }
 
 #[derive(Deserialize)]
@@ -42,14 +44,12 @@ pub(super) struct Header {
     pub(super) replicates: Spanned<usize>,
     #[serde(default = "one")]
     pub(super) seed: u64,
-    #[serde(default = "default_warm_up")]
-    pub(super) warm_up: Span,
-    #[serde(default = "default_measure")]
-    pub(super) measure: Spanned<Span>,
     #[serde(default)]
-    pub(super) topology: Topology,
-    #[serde(default)]
-    pub(super) family: Family,
+    pub(super) order: Order,
+    pub(super) warm_up: Option<Spanned<Span>>,
+    pub(super) measure: Option<Spanned<Span>>,
+    pub(super) topology: Option<Spanned<Topology>>,
+    pub(super) family: Option<Spanned<Family>>,
 }
 
 pub(super) fn three() -> Spanned<usize> {
@@ -58,14 +58,6 @@ pub(super) fn three() -> Spanned<usize> {
 
 pub(super) fn one() -> u64 {
     1
-}
-
-pub(super) fn default_warm_up() -> Span {
-    Span::from_millis(200)
-}
-
-pub(super) fn default_measure() -> Spanned<Span> {
-    Spanned::new(0..0, Span::from_secs(1))
 }
 
 #[derive(Deserialize)]

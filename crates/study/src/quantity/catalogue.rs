@@ -4,7 +4,7 @@ use loadgen::verdict::Verdict;
 use telemetry::histogram::HistogramSnapshot;
 
 use super::{Better, Quantity, Unit, confirmed_ratio, ratio, seconds, verdict, verdict_ratio};
-use crate::results::Trial;
+use crate::results::{Topology, Trial};
 
 macro_rules! quantity {
     ($name:expr, $title:expr, $unit:ident, $better:ident, $help:expr, $read:expr) => {
@@ -224,7 +224,7 @@ const KERNEL: &[Quantity] = &[
         Count,
         Lower,
         "Connections established for the client that never entered the accept queue, whole trial, from the ledger",
-        |t| Some(t.ledger.terms.phantoms as f64)
+        |t| whole(t).then_some(t.ledger.terms.phantoms as f64)
     ),
     quantity!(
         "raced",
@@ -232,7 +232,7 @@ const KERNEL: &[Quantity] = &[
         Count,
         Neither,
         "Connections that entered the queue and were discarded by a race in the kernel, whole trial, from the ledger",
-        |t| Some(t.ledger.terms.raced as f64)
+        |t| whole(t).then_some(t.ledger.terms.raced as f64)
     ),
     quantity!(
         "residual",
@@ -299,8 +299,11 @@ const QUEUE: &[Quantity] = &[
         "deepest queue",
         Count,
         Neither,
-        "Deepest accept queue seen, of any listener; sampled, so a lower bound",
-        |t| t.server.listeners.iter().map(|listener| listener.deepest).max().map(|depth| depth as f64)
+        "Deepest accept queue seen, of any listener; sampled, so a lower bound; no value in a window",
+        |t| {
+            let deepest = t.server.listeners.iter().map(|listener| listener.deepest).max();
+            deepest.filter(|_| whole(t)).map(|depth| depth as f64)
+        }
     ),
     quantity!(
         "queue-full-seconds",
@@ -311,6 +314,11 @@ const QUEUE: &[Quantity] = &[
         |t| listeners(t, |listener| listener.full_ns).map(seconds)
     ),
 ];
+
+/// Was the trial seen from zero to its end? Of a window neither phantoms nor maxima are known.
+fn whole(trial: &Trial) -> bool {
+    trial.topology != Topology::Attached
+}
 
 fn quantile(times: &HistogramSnapshot, q: f64) -> Option<f64> {
     times.quantile(q).map(seconds)

@@ -28,7 +28,7 @@ fn markdown(bend: impl FnOnce(&mut [Trial])) -> String {
         baseline: None,
         expectations: &expectations,
         notes: &[],
-        cpus: 2,
+        place: Place::Lab { cpus: 2 },
         report: "results/latest/report.md",
         next: None,
     };

@@ -21,7 +21,7 @@ fn rendered<'a>(design: &'a Design, trials: &[Trial], bend: impl FnOnce(&mut Scr
         baseline: None,
         expectations: &[],
         notes: &[],
-        cpus: 2,
+        place: Place::Lab { cpus: 2 },
         report: "results/latest/report.md",
         next: Some("acceptbench run phantoms"),
     };
@@ -155,7 +155,7 @@ fn long_questions_and_notes_are_wrapped_under_their_beginning() {
     let text = rendered(&design, &trials, |screen| {
         screen.question = "SYN cookies: do they help when the accept queue rather than the SYN queue is full?";
         screen.notes = &notes;
-        screen.cpus = 1;
+        screen.place = Place::Lab { cpus: 1 };
         screen.next = None;
     });
     assert_fits(&text);
@@ -171,4 +171,37 @@ fn wrapping_keeps_numbers_with_their_units() {
     assert_eq!(wrap("aaaa 17.2 % b", 8, 2), ["aaaa", "  17.2 %", "  b"]);
     assert_eq!(wrap("a  b", 80, 0), ["a  b"]);
     assert_eq!(wrap("unbreakable", 4, 2), ["unbreakable"]);
+}
+
+#[test]
+fn an_attached_run_says_what_it_changed_and_whether_it_is_back() {
+    let design = testing::design(&[(None, vec![testing::factor("sysctl.net.core.somaxconn", &["16", "128"])])]);
+    let trials = testing::trials(&design, &[LOW, HIGH]);
+    let mut attached = Attached {
+        server: "127.0.0.1:9710".to_owned(),
+        loadgens: vec!["loadgen:9711".to_owned()],
+        sysctl_path: "/sysctl".into(),
+        originals: [("net.core.somaxconn".to_owned(), "4096".to_owned())].into(),
+        restored: true,
+    };
+    let text =
+        rendered(&design, &trials, |screen| screen.place = Place::Attached(Box::leak(Box::new(attached.clone()))));
+    assert_fits(&text);
+    assert!(
+        text.starts_with("backlog: when does raising somaxconn help?           6 trials · sysctls restored\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nChanged net.core.somaxconn of the running deployment: 16, 128; now again 4096\n"),
+        "{text}"
+    );
+    assert!(text.contains("\nLedger  6/6 balance        within what moved while the books were read\n"), "{text}");
+    assert!(!text.contains("host untouched") && !text.contains("CPU"), "{text}");
+    attached.restored = false;
+    let text =
+        rendered(&design, &trials, |screen| screen.place = Place::Attached(Box::leak(Box::new(attached.clone()))));
+    assert!(
+        text.contains("sysctls not restored") && text.contains("16, 128; perhaps not again\n        4096\n"),
+        "{text}"
+    );
 }

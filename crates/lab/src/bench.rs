@@ -1,0 +1,127 @@
+//! What runs the trials of a run one after the other, and how each becomes its record.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use study::ledger::Ledger;
+use study::results::{Attached, Timings, Trial};
+use telemetry::{Stop, Warning};
+
+use crate::directory::Directory;
+use crate::experiment::Experiment;
+use crate::live::Live;
+use crate::run::RunError;
+use crate::schedule::Planned;
+use crate::trial::TrialError;
+
+/// Runs trials. Made before anything is changed: what the machine or the deployment lacks is known by then.
+pub(crate) trait Bench {
+    /// Prepares the first trial.
+    fn begin(&mut self, _directory: &Directory) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Runs one trial to its record.
+    fn trial(&mut self, turn: &Turn<'_>) -> Result<Trial, TrialError>;
+
+    /// Puts everything back, however the run ended.
+    fn finish(&mut self, _directory: &Directory) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// What it changed on a running deployment.
+    fn attached(&self) -> Option<&Attached> {
+        None
+    }
+}
+
+/// One place in the order, as a bench needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) experiment: &'a Experiment,
+    pub(crate) planned: Planned,
+    /// What comes after it.
+    pub(crate) after: Option<Planned>,
+    /// Its cell in words.
+    pub(crate) name: &'a str,
+    pub(crate) live: &'a Live,
+    pub(crate) directory: &'a Directory,
+    pub(crate) stop: &'a Stop,
+}
+
+/// What a trial came to, its accounts made up.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) started: Timestamp,
+    pub(crate) timings: Timings,
+    pub(crate) sysctls: BTreeMap<String, String>,
+    pub(crate) server: server::Snapshot,
+    pub(crate) loadgen: loadgen::Snapshot,
+    pub(crate) ledger: Ledger,
+    /// Why it does not count, ledger and generator aside.
+    pub(crate) invalid: Vec<String>,
+    /// What else deserves attention, the warnings of both ends aside.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl Parts {
+    /// The record of the trial.
+    pub(crate) fn into_trial(self, turn: &Turn<'_>) -> Trial {
+        let Self { started, timings, sysctls, server, loadgen, ledger, mut invalid, mut warnings } = self;
+        for line in ledger.lines.iter().filter(|line| !line.balances()) {
+            let allowed = if line.allowance > 0 {
+                format!(", off by {} with {} allowed", line.residual, line.allowance)
+            } else {
+                String::new()
+            };
+            let (number, name, equation) = (line.number, &line.name, &line.equation);
+            invalid.push(format!("ledger line {number} ({name}) does not balance: {equation}{allowed}"));
+        }
+        invalid.extend(generator_limits(&loadgen));
+        warnings.extend(server.warnings.iter().chain(&loadgen.warnings).cloned());
+        let Turn { experiment, planned, .. } = turn;
+        Trial {
+            trial: planned.trial,
+            block: planned.block,
+            cell: planned.cell,
+            name: turn.name.to_owned(),
+            settings: experiment.design.cells[planned.cell].settings.clone(),
+            started,
+            topology: experiment.place.topology(),
+            timings,
+            sysctls,
+            server,
+            loadgen,
+            ledger,
+            invalid,
+            warnings,
+        }
+    }
+}
+
+/// Lateness (99th percentile of issued − planned) beyond which a generator was busy with itself: a twentieth of the
+/// deadline, since that is what verdicts are measured against, but not below 20 ms nor above 100 ms.
+fn lag_limit_ns(loadgen: &loadgen::Snapshot) -> u64 {
+    (loadgen.opts.deadline.as_ns() / 20).clamp(20_000_000, 100_000_000)
+}
+
+/// Reasons why the generator, not the server, bound the trial.
+pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let measured = &loadgen.measured;
+    let shed = measured.verdict(loadgen::Verdict::Shed);
+    if shed > 0 && loadgen.opts.max_in_flight == loadgen::opts::AutoCount::Auto {
+        reasons.push(format!("the generator was the bottleneck: {shed} attempts shed for want of descriptors"));
+    }
+    let limit = lag_limit_ns(loadgen);
+    if let Some(lag) = measured.lag.quantile(0.99)
+        && lag > limit
+    {
+        reasons.push(format!(
+            "the generator was the bottleneck: 1 % of the attempts were issued more than {} ms late (limit {} ms)",
+            lag / 1_000_000,
+            limit / 1_000_000
+        ));
+    }
+    reasons
+}
