@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,24 +62,18 @@ pub(crate) fn play(required: bool) {
     }
     sysctl::write(SOMAXCONN, "8").expect("somaxconn of this namespace");
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let watches = Command::new(ACCEPTBENCH).args(["watch", "--help"]).output().is_ok_and(|it| it.status.success());
     let capped = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]);
-    let mut programs = vec![
+    let programs = [
         server("127.0.0.1:9701", SHORT, &["--backlog", "4"]),
         server("127.0.0.1:9702", STALE, &["--backlog", "64"]),
         loadgen(BURSTS, "127.0.0.1:9700", &["--arrivals", "burst:100/250ms", "--deadline", "400ms"]),
         loadgen(STEADY, "127.0.0.1:9701", &["--rate", "300", "--deadline", "200ms"]),
         loadgen(REFUSED, "127.0.0.1:9", &["--rate", "50"]),
+        watch(),
     ];
-    if watches {
-        let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", WATCH]);
-        watch.admin();
-        programs.push(watch);
-    }
-    let prometheus = prometheus(directory.path(), watches);
+    let prometheus = prometheus(directory.path());
     let from = now();
-    let expected = 6 + usize::from(watches);
-    prometheus.wait_for("up == 1", expected);
+    prometheus.wait_for("up == 1", programs.len() + 1);
 
     // Everything is scraped: trials, then changes that annotations are about. One server starts again and listens under
     // the new somaxconn, another keeps the limit of the old one.
@@ -89,7 +82,7 @@ pub(crate) fn play(required: bool) {
     sysctl::write(SOMAXCONN, "16").expect("somaxconn of this namespace");
     capped.terminate();
     capped.finish(Duration::from_secs(10));
-    programs.push(server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]));
+    let again = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]);
     thread::sleep(SETTLE);
 
     let range = Range { from, to: now() };
@@ -102,9 +95,15 @@ pub(crate) fn play(required: bool) {
             (STALE, Binds::Earlier, &[("somaxconn", "16"), ("limit", "8")]),
         ],
     );
-    ask_everything(&prometheus, range, watches);
-    drop((run, programs));
+    ask_everything(&prometheus, range);
+    drop((run, programs, again));
     println!("{:.0} s", began.elapsed().as_secs_f64());
+}
+
+fn watch() -> Running {
+    let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", WATCH]);
+    watch.admin();
+    watch
 }
 
 fn server(listen: &str, admin: &str, options: &[&str]) -> Running {
@@ -135,19 +134,17 @@ fn utf8(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-fn prometheus(directory: &Path, watches: bool) -> Prometheus {
+fn prometheus(directory: &Path) -> Prometheus {
     let (servers, loadgens) = (list(&[CAPPED, SHORT, STALE]), list(&[BURSTS, REFUSED, STEADY]));
     let (runner, watch) = (list(&[RUNNER]), list(&[WATCH]));
-    let mut jobs = vec![
+    let jobs = [
         ("server", servers.as_str(), "/metrics"),
         ("loadgen", &loadgens, "/metrics"),
         ("runner", &runner, "/metrics"),
         ("run-server", &runner, "/server/metrics"),
         ("run-loadgen", &runner, "/loadgen/metrics"),
+        ("watch", &watch, "/metrics"),
     ];
-    if watches {
-        jobs.push(("watch", &watch, "/metrics"));
-    }
     Prometheus::start(directory, PROMETHEUS.parse().expect("an address"), &jobs)
 }
 
@@ -156,16 +153,11 @@ fn list(targets: &[&str]) -> String {
 }
 
 /// Asks each query of each board, prints how many series it has, and fails when one has none.
-fn ask_everything(prometheus: &Prometheus, range: Range, watches: bool) {
-    let (mut asked, mut skipped, mut empty) = (0, 0, Vec::new());
+fn ask_everything(prometheus: &Prometheus, range: Range) {
+    let (mut asked, mut empty) = (0, Vec::new());
     for board in dashboards::json().expect("boards become JSON") {
         let title = board["title"].as_str().unwrap_or_default();
         let of_board = queries::of(&board);
-        if title.ends_with("Listeners") && !watches {
-            println!("{title}: {} queries skipped, there is no acceptbench watch", of_board.len());
-            skipped += of_board.len();
-            continue;
-        }
         for query in of_board {
             let found = prometheus.count(&query, range);
             let line = format!("{title}\t{} {}", query.place, query.ref_id);
@@ -176,6 +168,6 @@ fn ask_everything(prometheus: &Prometheus, range: Range, watches: bool) {
             }
         }
     }
-    println!("{asked} queries asked, {} without an answer, {skipped} skipped", empty.len());
+    println!("{asked} queries asked, {} without an answer", empty.len());
     assert!(empty.is_empty(), "{}", empty.join("\n"));
 }
