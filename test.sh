@@ -190,7 +190,7 @@ section "shipped experiments"
 "${CARGO_TARGET_DIR:-target}/debug/acceptbench" check experiments/*.toml
 
 section "dashboards"
-"${CARGO_TARGET_DIR:-target}/debug/dashboards" --check
+cargo run --quiet --locked --package dashboards -- --check
 
 section "Prometheus configuration"
 promtool check config deploy/prometheus/*.yml

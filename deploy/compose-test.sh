@@ -107,6 +107,23 @@ between() { echo "($3) >= $1 and ($3) <= $2"; }
 
 ended() { docker inspect --format '{{.State.ExitCode}}' "$1"; }
 
+# overview_says KNOB: the first panel of the board Overview has one tile, and it says that KNOB binds.
+overview_says() {
+    local letter queries query what
+    queries=$(cargo run --quiet --locked --package dashboards -- --list | grep "Overview.*'What binds the accept queue'")
+    for what in "somaxconn A" "backlog B" "neither C"; do
+        letter=${what#* }
+        what=${what% *}
+        query=$(awk -F'\t' -v letter="$letter" '$3 == letter { print $4 }' <<<"$queries" |
+            sed -e 's/\$job/.+/g; s/\$instance/.+/g; s/\$__rate_interval/5s/g')
+        if [ "$what" = "$1" ]; then
+            expect "Overview: $what binds, of SYNs dropped" "$query"
+        elif [ -n "$(ask "$query")" ]; then
+            fail "Overview also says that $what binds"
+        fi
+    done
+}
+
 # A port of the loopback on which nobody answers.
 free_port() {
     local port
@@ -139,6 +156,7 @@ defaults() {
     expect "backlog" "$backlog == 4096"
     expect "descriptors" 'process_max_fds{job="server"} == 20000'
     expect "fraction of SYNs dropped" "$overflows / ($overflows + $opens) > 0.2"
+    overview_says somaxconn
 }
 
 another_limit() {
@@ -146,11 +164,13 @@ another_limit() {
     SOMAXCONN=64 BACKLOG=4096 quietly "up server" up --detach --no-build server
     healthy server 1
     expect "queue limit" "$limit == 64"
+    overview_says somaxconn
     expect "served/s of 800" "$(between 100 790 'sum(rate(acceptbench_loadgen_verdicts_total{verdict="served"}[5s]))')"
     echo "SOMAXCONN=1024 BACKLOG=1024: no overflow"
     SOMAXCONN=1024 BACKLOG=1024 quietly "up server" up --detach --no-build server
     healthy server 1
     expect "queue limit" "$limit == 1024"
+    overview_says backlog
     expect "served/s of 800" "$(between 795 830 'sum(rate(acceptbench_loadgen_verdicts_total{verdict="served"}[10s]))')"
     expect "overflows" 'acceptbench_netstat_listen_overflows_total{job="server"} == 0'
 }
@@ -176,6 +196,7 @@ followed() {
 sweep() {
     local id began
     echo "the sweep, with three load generators; the server listens again"
+    export ARRIVALS=burst:100/500ms
     quietly "sweep" up --detach --no-build --scale loadgen=3 server loadgen prometheus sweep
     began=$SECONDS
     id=$(compose ps --quiet sweep)
@@ -183,10 +204,15 @@ sweep() {
     timeout 240 docker wait "$id" >/dev/null || fail "the sweep did not end within 240 s"
     docker logs "$id" 2>&1 | sed 's/^/  | /'
     echo "  ended with $(ended "$id") after $((SECONDS - began)) s"
-    [ "$(ended "$id")" = 0 ] || fail "the sweep ended with $(ended "$id")"
+    # 2: trials did not count. On a machine that is busy otherwise the generators may be late; nothing else is forgiven.
+    if [ "$(ended "$id")" != 0 ] && { [ "$(ended "$id")" != 2 ] ||
+        docker logs "$id" 2>&1 | grep "does not count" | grep -v "the generator was the bottleneck"; }; then
+        fail "the sweep ended with $(ended "$id")"
+    fi
     followed 16 64 256 1024 4096
     expect "somaxconn is put back" "$somaxconn == 128"
     expect "the limit too" "$limit == 128"
+    unset ARRIVALS
 }
 
 sweep_without_relisten() {
@@ -208,7 +234,7 @@ sweep_without_relisten() {
 observe() {
     local program run_port admin
     echo "the profile observe: a run and the listeners of this host"
-    program=${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/release/acceptbench
+    program=$(realpath "${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/release/acceptbench")
     WATCH_PORT=$(free_port) OBSERVE_PORT=$(free_port) run_port=$(free_port)
     OBSERVE_CONFIG=$work/observe.yml
     export WATCH_PORT OBSERVE_PORT OBSERVE_CONFIG
@@ -222,7 +248,7 @@ observe() {
     expect "listeners of this host" 'sum(acceptbench_watch_listeners{job="watch"}) > 0'
     expect "the stack's own port among them" "count(acceptbench_listener_accept_queue_limit{job=\"watch\",listener=\"$prometheus\"}) == 1"
     admin=127.0.0.1:$run_port
-    (cd "$work" && "$OLDPWD/$program" run phantoms --admin "$admin") >"$work/run" 2>&1 || { cat "$work/run" >&2; fail "run"; }
+    (cd "$work" && "$program" run phantoms --admin "$admin") >"$work/run" 2>&1 || { cat "$work/run" >&2; fail "run"; }
     expect "a run of this host" 'count(last_over_time(acceptbench_experiment_info{job="runner",experiment="phantoms"}[1m])) == 1'
     expect "its attempts" 'sum(last_over_time(acceptbench_loadgen_attempts_total{job="run-loadgen"}[1m])) > 0'
 }

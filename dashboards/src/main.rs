@@ -1,7 +1,7 @@
 //! `dashboards`: writes the boards to `grafana/`, or says what is wrong with what is there.
-#![expect(clippy::print_stdout, reason = "this is the program that owns stdout")]
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,6 +59,14 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Action, PathBuf
     Ok((action, directory))
 }
 
+/// A line on standard output. A reader that has seen enough (`| head`) is no error.
+fn say(line: &str) -> Result<(), String> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("write to standard output: {error}")),
+        _ => Ok(()),
+    }
+}
+
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
@@ -68,7 +76,7 @@ fn write(directory: &Path) -> Result<(), String> {
     for file in dashboards::files().map_err(text)? {
         let path = directory.join(&file.name);
         fs::write(&path, file.text).map_err(|error| format!("write {}: {error}", path.display()))?;
-        println!("{}", path.display());
+        say(&path.display().to_string())?;
     }
     Ok(())
 }
@@ -92,13 +100,10 @@ fn check(directory: &Path) -> Result<(), String> {
     }
     let findings = lint::lint(&dashboards::json().map_err(text)?);
     match findings.as_slice() {
-        [] => {
-            println!("{} boards are up to date and keep {} rules", files.len(), lint::RULES.len());
-            Ok(())
-        }
+        [] => say(&format!("{} boards are up to date and keep {} rules", files.len(), lint::RULES.len())),
         findings => {
             for finding in findings {
-                println!("{finding}");
+                say(&finding.to_string())?;
             }
             Err(format!("{} findings in the boards", findings.len()))
         }
@@ -110,7 +115,7 @@ fn list() -> Result<(), String> {
     for board in dashboards::json().map_err(text)? {
         let title = board["title"].as_str().unwrap_or_default();
         for query in queries::of(&board) {
-            println!("{title}\t{}\t{}\t{}", query.place, query.ref_id, query.text);
+            say(&format!("{title}\t{}\t{}\t{}", query.place, query.ref_id, query.text))?;
         }
     }
     Ok(())

@@ -13,7 +13,8 @@ const HEAD: &str = "# Metrics\n\n\
     - `acceptbench server` serves its page on 127.0.0.1:9710, `acceptbench loadgen` on 127.0.0.1:9711,\n  `acceptbench watch` \
     on 127.0.0.1:9713.\n\
     - During `acceptbench run` only the runner is scraped, on 127.0.0.1:9712: `/metrics` (the run), `/server/metrics` and\n  \
-    `/loadgen/metrics` (the finished trials and the current one summed up, so nothing ever goes down).\n";
+    `/loadgen/metrics` (the finished trials and the current one summed up, so nothing ever goes down). An attached run has\n  \
+    `/metrics` alone: its programs have pages of their own.\n";
 
 /// The page.
 fn page() -> String {

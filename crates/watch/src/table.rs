@@ -60,7 +60,8 @@ fn head(snapshot: &Snapshot, metrics: Option<&str>) -> Vec<String> {
         Some(name) => format!("network namespace {}", printable(name)),
         None => "this network namespace".to_owned(),
     };
-    let mut first = format!("{} TCP listeners of {namespace}", snapshot.listeners.len());
+    let count = snapshot.listeners.len();
+    let mut first = format!("{count} TCP listener{} of {namespace}", if count == 1 { "" } else { "s" });
     if let Some(metrics) = metrics {
         let _ = write!(first, "  metrics on {metrics}");
     }
