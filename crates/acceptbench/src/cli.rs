@@ -23,6 +23,7 @@ Experiment:
   check        Check an experiment file: cells, trials, time
   list         Shipped experiments with their questions
   report       Show a run's answer again
+  probe        Measure what this kernel does with TCP sockets, claim by claim
 
 Serve and load:
   server       Accept connections with a chosen backlog, acceptors and engine
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     List,
     /// Show a run's answer again, from its stored trials; nothing is run.
     Report(ReportArgs),
+    /// Measure what this kernel does with TCP sockets, claim by claim, in private network namespaces: what holds of the
+    /// notes this project began with, and of what was measured since.
+    Probe(ProbeArgs),
     /// Accept connections with a chosen backlog, acceptors and engine, and count what happens to them.
     Server(ServerArgs),
     /// Open connections at a controlled rate and account for each.
@@ -112,6 +116,24 @@ pub(crate) struct ReportArgs {
     /// The results directory.
     #[arg(default_value = "results/latest")]
     pub(crate) directory: PathBuf,
+}
+
+/// Arguments of `probe`.
+#[derive(Args, Debug)]
+pub(crate) struct ProbeArgs {
+    /// Only this group (connect, bind, listen, accept, fork, close), claim (`connect.name`) or note (1.2); may be given
+    /// several times. A claim given by its name is measured even if it needs --full.
+    #[arg(long, value_name = "GROUP|CLAIM|NOTE")]
+    pub(crate) only: Vec<String>,
+    /// Only the numbered notes, in their order, with reasons and counters.
+    #[arg(long)]
+    pub(crate) notes: bool,
+    /// Also what waits out the kernel's default time-outs: two minutes more.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// One JSON document instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `server`.

@@ -10,6 +10,7 @@ mod loadgen;
 #[cfg(test)]
 mod metrics_page;
 mod pages;
+mod probe;
 mod report;
 mod run;
 mod server;
@@ -24,7 +25,8 @@ use cli::Command;
 fn main() -> ExitCode {
     exit::on_panic();
     // A trial starts four processes of this program: they skip the command line's machinery.
-    if let Some(process) = std::env::args().nth(1).and_then(|role| lab::inside::process(&role)) {
+    let role = std::env::args().nth(1).unwrap_or_default();
+    if let Some(process) = lab::inside::process(&role).or_else(|| ::probe::process::process(&role)) {
         telemetry::log::init(&telemetry::log::LogOpts::default());
         return process();
     }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::List => list::list(),
         Command::Report(args) => report::report(&args),
+        Command::Probe(args) => probe::probe(&args),
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),
         Command::Watch(args) => watch::watch(&args),

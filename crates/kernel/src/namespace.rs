@@ -158,17 +158,29 @@ fn unshare(flags: UnshareFlags) -> io::Result<()> {
 /// [`NamespaceError::NoUserNamespaces`] when this machine refuses user namespaces to ordinary users, in whichever of
 /// the places it may do so; [`NamespaceError::Refused`] when a privileged caller is refused.
 pub fn unshare_for_trial(privilege: Privilege) -> Result<(), NamespaceError> {
-    const OPERATION: &str = "making the trial's network and PID namespace";
+    unshare_with(privilege, UnshareFlags::NEWNET | UnshareFlags::NEWPID, "making the trial's network and PID namespace")
+}
+
+/// Gives the calling process a user namespace (when it needs one) and a network namespace of its own. The caller must be
+/// single-threaded, and may start threads afterwards; as for the rest see [`unshare_for_trial`].
+///
+/// # Errors
+/// Those of [`unshare_for_trial`].
+pub fn unshare_net(privilege: Privilege) -> Result<(), NamespaceError> {
+    unshare_with(privilege, UnshareFlags::NEWNET, "making a network namespace")
+}
+
+fn unshare_with(privilege: Privilege, flags: UnshareFlags, operation: &'static str) -> Result<(), NamespaceError> {
     if privilege == Privilege::UserNamespace {
         enter_user_namespace()?;
     }
-    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWPID).map_err(|source| {
+    unshare(flags).map_err(|source| {
         if privilege == Privilege::UserNamespace && refuses_user_namespace(&source) {
             // AppArmor lets the user namespace be made and takes away its capabilities, so the refusal comes here.
-            return NamespaceError::NoUserNamespaces { operation: OPERATION, reason: source.to_string() };
+            return NamespaceError::NoUserNamespaces { operation, reason: source.to_string() };
         }
         NamespaceError::Refused {
-            operation: OPERATION,
+            operation,
             source,
             hint: "needs CAP_SYS_ADMIN, CONFIG_NET_NS and CONFIG_PID_NS; ENOSPC means a limit below /proc/sys/user",
         }

@@ -191,6 +191,51 @@ pub fn recv_stamped(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Opti
     Ok((received, stamp_in(&bytes)))
 }
 
+/// Caps the retransmission time-out of a socket, in ms (`TCP_RTO_MAX_MS`), instead of `tcp_rto_max_ms`. Linux 6.15.
+///
+/// # Errors
+/// ENOPROTOOPT on an older kernel, EINVAL outside 1000..=120000.
+pub fn set_rto_max(fd: impl AsFd, milliseconds: u32) -> io::Result<()> {
+    const TCP_RTO_MAX_MS: c_int = 44; // Not in libc yet.
+    set(&fd, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, &milliseconds)
+}
+
+/// Narrows the ports from which connect(2) and bind(2) choose one for this socket (`IP_LOCAL_PORT_RANGE`). Linux 6.3. A
+/// bound outside `ip_local_port_range` is ignored without an error.
+///
+/// # Errors
+/// ENOPROTOOPT on an older kernel, EINVAL when `low` is above `high`.
+pub fn set_local_port_range(fd: impl AsFd, low: u16, high: u16) -> io::Result<()> {
+    const IP_LOCAL_PORT_RANGE: c_int = 51; // Not in libc yet.
+    set(&fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &(u32::from(high) << 16 | u32::from(low)))
+}
+
+/// Lets connect(2) return before a SYN is sent when the first data can travel in it (`TCP_FASTOPEN_CONNECT`). Also needs
+/// bit 1 of `net.ipv4.tcp_fastopen`, and the server's cookie or bit 4.
+///
+/// # Errors
+/// EOPNOTSUPP without fast open, EINVAL on a socket that is in use.
+pub fn set_fastopen_connect(fd: impl AsFd, on: bool) -> io::Result<()> {
+    set(&fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &c_int::from(on))
+}
+
+/// Makes a socket drop every bare ACK it receives: a segment without SYN, FIN, RST or PSH, which is the last one of a
+/// handshake. On a listener: its clients are connected, their requests stay half open until the filter is taken off or
+/// the client sends data.
+///
+/// # Errors
+/// EPERM without `CAP_NET_ADMIN` where unprivileged filters are refused.
+pub fn drop_pure_acks_filter(fd: impl AsFd) -> io::Result<()> {
+    const FLAGS_OFFSET: u32 = 13; // of struct tcphdr, where the filter of a TCP socket begins (tcp_v4_rcv)
+    const FIN_SYN_RST_PSH: u32 = 0x0f;
+    SockRef::from(&fd).attach_filter(&[
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET),    // BPF_LD | BPF_B | BPF_ABS
+        SockFilter::new(0x45, 1, 0, FIN_SYN_RST_PSH), // BPF_JMP | BPF_JSET | BPF_K
+        SockFilter::new(0x06, 0, 0, 0),               // BPF_RET | BPF_K
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +282,20 @@ mod tests {
             assert_eq!(set_defer_accept(&listener, 0).unwrap(), 0);
             assert_eq!(detach_filter(&listener).unwrap_err().raw_os_error(), Some(libc::ENOENT));
         }
+    }
+
+    #[test]
+    fn newer_options_are_taken_or_unknown() {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let errno = |result: io::Result<()>| result.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+        for (taken, refused) in [
+            (set_rto_max(&socket, 2000), set_rto_max(&socket, 10)),
+            (set_local_port_range(&socket, 40000, 40004), set_local_port_range(&socket, 40004, 40000)),
+        ] {
+            let both = (errno(taken), errno(refused));
+            assert!(both == (0, libc::EINVAL) || both == (libc::ENOPROTOOPT, libc::ENOPROTOOPT), "{both:?}");
+        }
+        set_fastopen_connect(&socket, true).unwrap();
     }
 
     #[test]
