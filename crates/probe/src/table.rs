@@ -9,6 +9,7 @@ use kernel::namespace::Privilege;
 
 use crate::claim::{Group, Verdict};
 use crate::document::{Document, Note};
+use crate::facts;
 use crate::run::Row;
 use crate::scene::Counters;
 use crate::text::{Look, Tone, plural};
@@ -17,6 +18,8 @@ use crate::text::{Look, Tone, plural};
 const INDENT: usize = 4;
 /// Where the text behind a row's labels begins.
 const COLUMN: usize = INDENT + 13;
+/// Before a claim that says less, or says more exactly, what the notes say.
+const TESTED: &str = "tested as:";
 /// Characters that `✗ not observed` needs.
 const VERDICT: usize = 15;
 
@@ -75,14 +78,24 @@ fn entry(out: &mut String, row: &Row, look: Look) {
     let verdict = look.paint(tone(row.verdict), &format!("{:<VERDICT$}", verdict(row.verdict)));
     let _ = writeln!(out, "{verdict}{}{notes}", row.name);
     if row.verdict == Verdict::Differs {
-        let source = if row.notes.is_empty() { "the claim:" } else { "the notes:" };
-        look.labelled(out, INDENT, COLUMN, source, row.says);
+        said(out, row, look);
         look.labelled(out, INDENT, COLUMN, "this kernel:", &row.did);
         look.labelled(out, INDENT, COLUMN, "measured:", &row.unmet.join("; "));
         look.labelled(out, INDENT, COLUMN, "because:", row.why);
     } else {
         look.labelled(out, INDENT, INDENT, "", row.says);
         look.labelled(out, INDENT, COLUMN, did(row), &row.did);
+    }
+}
+
+/// What a claim that differs says: in the words of the notes, and as it was tested where that is narrower.
+fn said(out: &mut String, row: &Row, look: Look) {
+    let words: Vec<&str> = row.notes.iter().filter_map(|number| facts::says(number)).collect();
+    for words in &words {
+        look.labelled(out, INDENT, COLUMN, "the notes:", words);
+    }
+    if !words.contains(&row.says) {
+        look.labelled(out, INDENT, COLUMN, if words.is_empty() { "the claim:" } else { TESTED }, row.says);
     }
 }
 
@@ -102,7 +115,7 @@ fn measured(out: &mut String, row: &Row, note: &Note, look: Look) {
         row.name
     );
     if row.says != note.says {
-        look.labelled(out, INDENT, COLUMN, "in detail:", row.says);
+        look.labelled(out, INDENT, COLUMN, TESTED, row.says);
     }
     look.labelled(out, INDENT, COLUMN, did(row), &row.did);
     if row.verdict == Verdict::Differs {

@@ -119,10 +119,11 @@ impl Attempt {
         Schedule::rounded(self.at, Some(&schedule.fails))
     }
 
-    /// Figures `syns`, `ended` and `end-s`, and a sentence.
+    /// Figures `syns`, `ended` and `end-s` (as the schedule has them), `seen-to-end-s` (as the clock had it), and a
+    /// sentence.
     pub(super) fn observed(&self, schedule: &Schedule, setting: &str) -> Observed {
         let (syns, end) = (self.syns_on(schedule), self.end_on(schedule));
-        let did = format!("{setting}: SYNs at {syns} s; {} at {end} s", self.ended);
+        let did = format!("{setting}: SYNs at {syns} s; {} at {end} s (timers may run up to 8 % late)", self.ended);
         Observed::new()
             .text("syns", syns)
             .text("ended", self.ended.as_str())
