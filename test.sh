@@ -119,7 +119,7 @@ house_rules() {
     only '\b(hyper|hyper_util|http_body_util)::' 'crates/telemetry/src/*'
     only '\btokio::' 'crates/telemetry/src/admin*' server/src/tokio.rs
     only '\bclap::' '*/src/opts.rs' crates/acceptbench/src/cli.rs crates/telemetry/src/log.rs
-    only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*'
+    only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
     only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs
     only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process}.rs server/src/uring.rs loadgen/src/uring.rs
