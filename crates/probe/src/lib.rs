@@ -60,6 +60,7 @@ pub fn claims() -> impl Iterator<Item = &'static Claim> {
         listen::steering::CLAIMS,
         listen::migrate::CLAIMS,
         listen::namespace::CLAIMS,
+        listen::rights::CLAIMS,
         accept::CLAIMS,
         accept::waiting::CLAIMS,
         accept::errors::CLAIMS,

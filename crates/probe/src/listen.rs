@@ -28,6 +28,7 @@ pub(crate) mod overload;
 pub(crate) mod phantoms;
 pub(crate) mod queues;
 pub(crate) mod report;
+pub(crate) mod rights;
 pub(crate) mod steering;
 pub(crate) mod syn_queue;
 pub(crate) mod threads;

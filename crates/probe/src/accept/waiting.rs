@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel::sockopt;
+use kernel::{process, sockopt};
 
 use crate::claim::{Claim, Doing, Ends, Expect, Group, Is, Observed, ProbeError, Takes, Verdict};
 use crate::scene::{Scene, eventually, info};
@@ -14,6 +14,18 @@ const PORT: u16 = 9700;
 
 /// Half of the wait that is measured.
 const STEP: Duration = Duration::from_millis(200);
+
+/// The wait that a client's stamp tells.
+const STAMPED_WAIT: Duration = Duration::from_millis(50);
+
+/// How far off a stamp may be, in seconds.
+const STAMP_OFF: f64 = 0.005;
+
+/// A try in which connect and send, or accept and read, took longer than this was interrupted and says nothing.
+const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// Tries to get through uninterrupted.
+const TRIES: usize = 20;
 
 /// Ticks are 10 ms at most, and one may be missing at either end.
 const TICKS: Is = Is::Between(-0.021, 0.021);
@@ -72,6 +84,23 @@ pub(crate) const CLAIMS: &[Claim] = &[
         ],
         known: Verdict::Holds,
         measure: timestamps_inherited,
+    },
+    Claim {
+        name: "accept.wait-by-the-clients-stamp",
+        group: Group::Accept,
+        notes: &[],
+        facts: &["10.client-stamp"],
+        says: "The time in a client's first bytes tells a server on the same machine how long the connection waited for accept.",
+        why: "CLOCK_MONOTONIC is one clock for all processes of a machine (clock_gettime(2)), and over loopback connect \
+              returns with the connection queued",
+        ends: Ends::Loopback,
+        takes: Takes::Moment,
+        expects: &[
+            Expect { figure: "wait-off", is: Is::Between(-STAMP_OFF, STAMP_OFF) },
+            Expect { figure: "last-data-sent-off", is: Is::Between(-0.015, 0.015) },
+        ],
+        known: Verdict::Holds,
+        measure: wait_by_client_stamp,
     },
 ];
 
@@ -159,4 +188,33 @@ fn timestamps_inherited(scene: &mut Scene) -> Result<Observed, ProbeError> {
         "the accepted socket does not stamp what it receives"
     };
     Ok(Observed::new().number("stamped", u8::from(stamped)).number("age-off", inside).did(did))
+}
+
+fn wait_by_client_stamp(scene: &mut Scene) -> Result<Observed, ProbeError> {
+    let listener = scene.listen(PORT, 8)?;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        let client = scene.connect(PORT)?;
+        let queued = Instant::now();
+        talk::send(&client, &process::monotonic_ns().to_string())?;
+        let at_once = began.elapsed() < AT_ONCE;
+        thread::sleep(STAMPED_WAIT);
+        let known = queued.elapsed().as_secs_f64();
+        let accepting = Instant::now();
+        let (accepted, _) = listener.accept().doing("accept")?;
+        let now = process::monotonic_ns();
+        let kernel = f64::from(info(&accepted)?.last_data_sent_ms) / 1e3;
+        if !at_once || accepting.elapsed() >= AT_ONCE {
+            continue;
+        }
+        let stamp = talk::read(&accepted, SOON)?;
+        let stamp: u64 = stamp.parse().map_err(|_| ProbeError::Failed(format!("{stamp:?} is no time")))?;
+        let wait = Duration::from_nanos(now.saturating_sub(stamp)).as_secs_f64();
+        let told = if (wait - known).abs() <= STAMP_OFF { "as old as the wait, to 5 ms" } else { "of another age" };
+        return Ok(Observed::new()
+            .number("wait-off", wait - known)
+            .number("last-data-sent-off", wait - kernel)
+            .did(format!("after 50 ms in the queue the client's stamp was {told}")));
+    }
+    Err(ProbeError::Failed(format!("interrupted in each of {TRIES} tries")))
 }

@@ -206,13 +206,8 @@ pub const FACTS: &[(&str, &str)] = &[
 pub const NOT_HERE: &[(&str, &str)] = &[
     ("0.syn-flood-log", "the kernel's log is the whole machine's, and reading it may need root"),
     ("3.ip-forward", "ICMP is rate-limited: which requests it removes is a matter of luck"),
-    ("8.userns", "every claim rests on it: where it fails, nothing is measured and the exit code is 69"),
+    ("8.userns", "it cannot be seen to fail: without it no claim is measured, and the program ends with exit code 69"),
     ("8.tun", "a permission in this machine's /dev, not something the kernel does"),
-    ("8.sysctl-writable", "a claim that must write a sysctl and cannot says so itself"),
-    ("8.sysctl-hidden", "about limits no claim here uses; the program's own tests assert that such a write is refused"),
-    ("8.no-capability", "a claim has every capability over its namespaces; `acceptbench watch` does without any"),
-    ("9.cost", "nanoseconds of one machine, and the size of its hash"),
-    ("10.client-stamp", "a way to measure, not something the kernel does"),
     ("10.tracepoints", "needs tracefs or BPF, and so root of the machine"),
     ("10.kfunc", "needs BPF, and so root of the machine"),
     (
@@ -222,7 +217,7 @@ pub const NOT_HERE: &[(&str, &str)] = &[
     ("11.ghosts", "happens by chance under overload; the ledger of `acceptbench run` bounds it in every trial"),
     ("11.reset-in-connect", "a share of many connections under overload: see `acceptbench run phantoms`"),
     ("11.embryonic-identity", "the ledger of `acceptbench run` asserts it in every trial (line 5)"),
-    ("11.io-uring", "a question of engines: see `acceptbench server`"),
+    ("11.io-uring", "needs an io_uring engine, which no program here has yet"),
     ("11.fresh-ip-forward", "the initial namespace is the host's, and a container does not see it"),
     ("11.old-kernels", "about other kernels: run this program on them"),
     ("11.qemu", "about other kernels: run this program on them"),
