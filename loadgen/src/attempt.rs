@@ -8,8 +8,8 @@ use std::time::Duration;
 use kernel::sockopt::{self, TcpState};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketFlags, SocketType, connect, getpeername, getsockname, ipproto, recv, socket_with,
-    sockopt as rx,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, getpeername, getsockname, ipproto, recv,
+    send, socket_with, sockopt as rx,
 };
 
 use crate::opts::Close;
@@ -109,6 +109,11 @@ impl Attempt {
             Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => Read::NotYet,
             Err(errno) => Read::Failed(errno),
         }
+    }
+
+    /// Sends the byte that a server answers which lets the client speak first. One byte fits any send buffer.
+    pub(crate) fn speak(&self) {
+        let _ = send(&self.socket, b"a", SendFlags::NOSIGNAL);
     }
 
     /// The pending error of the socket, which this call clears.

@@ -24,7 +24,8 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_RATE", value_name = "RATE", default_value_t = Opts::default().rate,
           allow_negative_numbers = true)]
     pub rate: Rate,
-    /// What proves that the server served: its first byte (greeting), or nothing beyond the handshake (none).
+    /// What proves that the server served: its first byte (greeting), its first byte after one from the client (reply), or
+    /// nothing beyond the handshake (none).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_CONFIRM", value_name = "WHAT", default_value_t = Opts::default().confirm)]
     pub confirm: Confirm,
     /// How long an attempt may take from the instant it was issued.
@@ -176,6 +177,8 @@ telemetry::string_serde!(ArrivalKind);
 pub enum Confirm {
     /// The server's first byte; the client sends nothing.
     Greeting,
+    /// The server's first byte, after the client has sent one.
+    Reply,
     /// Nothing: an attempt ends when connect(2) succeeds, which does not say that anybody accepted.
     None,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kernel::process::monotonic_ns;
 use telemetry::Stop;
-use telemetry::counter::Padded;
+
 use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
@@ -32,7 +32,7 @@ pub struct StartError {
 struct Shared {
     plan: Arc<Plan>,
     target: Arc<TargetAddress>,
-    counts: Vec<Arc<Padded<Counts>>>,
+    counts: Vec<Arc<Counts>>,
     origin: AtomicU64,
     stop: Stop,
     namespace: Mutex<NamespaceReader>,
@@ -88,7 +88,7 @@ impl Generator {
         let plan = Arc::new(plan);
         let (stop, gone) = (Stop::new(), Stop::new());
         let target = Arc::new(TargetAddress::new(plan.target));
-        let counts: Vec<_> = (0..plan.workers).map(|_| Arc::new(Padded(Counts::new()))).collect();
+        let counts: Vec<_> = (0..plan.workers).map(|_| Arc::from(kernel::shared::zeroed::<Counts>())).collect();
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
             target: Arc::clone(&target),

@@ -13,6 +13,7 @@ pub(crate) const RETRANSMIT_CLASSES: usize = 4;
 /// errno values of Linux are below this (EHWPOISON is 133).
 const ERRNOS: usize = 134;
 
+kernel::shareable! {
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) planned: Counter,
@@ -31,28 +32,9 @@ pub(crate) struct Tally {
     pub(crate) confirm_latency: Histogram,
     pub(crate) confirm_service: Histogram,
 }
+}
 
 impl Tally {
-    pub(crate) fn new() -> Self {
-        Self {
-            planned: Counter::default(),
-            issued: Counter::default(),
-            before_syn: Counter::default(),
-            established: Counter::default(),
-            reset_at_connect: Counter::default(),
-            closed_without_byte: Counter::default(),
-            abrupt: Counter::default(),
-            syn_retransmits: Counter::default(),
-            verdicts: Default::default(),
-            others: std::array::from_fn(|_| Counter::default()),
-            lag: Histogram::new(),
-            connect_latency: Histogram::new(),
-            connect_service: std::array::from_fn(|_| Histogram::new()),
-            confirm_latency: Histogram::new(),
-            confirm_service: Histogram::new(),
-        }
-    }
-
     pub(crate) fn conclude(&self, verdict: Verdict) {
         self.verdicts[verdict as usize].add(1);
     }

@@ -18,7 +18,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use telemetry::Stop;
-use telemetry::counter::{Counter, Padded};
+use telemetry::counter::Counter;
 
 use crate::attempt::{self, Attempt, Read, Stage};
 use crate::opts::Confirm;
@@ -42,25 +42,22 @@ const EVENTS: usize = 256;
 /// The event loop's token of the stop eventfd.
 const STOP: u64 = u64::MAX;
 
-/// What one worker counts.
+kernel::shareable! {
+/// What one worker counts, on cache lines of its own.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Counts {
     /// Warm-up, measured.
     pub(crate) phases: [Tally; 2],
     pub(crate) connecting: Counter,
     pub(crate) confirming: Counter,
 }
-
-impl Counts {
-    pub(crate) fn new() -> Self {
-        Self { phases: [Tally::new(), Tally::new()], connecting: Counter::default(), confirming: Counter::default() }
-    }
 }
 
 /// One worker, moved into its thread.
 pub(crate) struct Worker<I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
-    counts: Arc<Padded<Counts>>,
+    counts: Arc<Counts>,
     aim: Aim,
     /// Planned instants, ns from the start, that are this worker's.
     arrivals: Peekable<I>,
@@ -81,7 +78,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
     /// A worker that may have `share` attempts in flight.
     pub(crate) fn new(
         plan: Arc<Plan>,
-        counts: Arc<Padded<Counts>>,
+        counts: Arc<Counts>,
         aim: Aim,
         arrivals: I,
         share: usize,
@@ -228,7 +225,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         let readable = flags.contains(epoll::EventFlags::IN);
         let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         // A byte that came before a reset still counts: read first.
-        let read = if readable && (self.plan.opts.confirm == Confirm::Greeting || broken) {
+        let read = if readable && (self.plan.opts.confirm != Confirm::None || broken) {
             attempt.read()
         } else if broken {
             attempt.error().map_or(Read::NotYet, Read::Failed)
@@ -266,8 +263,11 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             tally.connect_latency.record(now.saturating_sub(attempt.planned));
             let class = (retransmits as usize).min(RETRANSMIT_CLASSES - 1);
             tally.connect_service[class].record(now.saturating_sub(attempt.issued));
-            if self.plan.opts.confirm == Confirm::None {
-                return self.conclude(token, (Verdict::Connected, None));
+            match self.plan.opts.confirm {
+                Confirm::None => return self.conclude(token, (Verdict::Connected, None)),
+                // A failure shows when the answer is read.
+                Confirm::Reply => attempt.speak(),
+                Confirm::Greeting => {}
             }
         }
         match read {

@@ -1,210 +1,171 @@
-//! One acceptor: a value with its listener, its service clock and its counters. The engines
-//! ([`crate::epoll`], [`crate::blocking`]) decide how it waits; everything that happens to a connection after
-//! accept4(2) happens here, the same for every engine.
+//! One acceptor: a value with its listeners, its service clock and its desk. The engines decide how it waits; everything
+//! that happens to a connection from accept4(2) on happens here and in [`crate::connection`], the same for every engine.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kernel::process::monotonic_ns;
 use kernel::sockopt::{self, TcpState};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, SocketFlags, accept_with, send, sockopt::set_socket_linger};
-use telemetry::Stop;
-use telemetry::counter::{Counter, Padded};
-use telemetry::histogram::Histogram;
+use rustix::net::{SocketFlags, accept_with};
 
+use crate::connection::{Connection, Fate, Manners, accepted_at};
 use crate::listener::Listener;
-use crate::opts::{OnAccept, Stall};
+use crate::opts::{Batch, Engine, Opts, Stall};
 use crate::service::{Service, sleep_until, wait_readable};
-use crate::snapshot::AcceptorCounts;
-
-/// The byte a greeting is made of.
-const GREETING: &[u8] = b"a";
+use crate::tally::{DeskOf, ERRNOS, Tally};
+use crate::{blocking, epoll, tokio, uring};
 
 /// How long an acceptor leaves its listener alone when descriptors or memory have run out (accept(2):
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM leave the connection in the queue, so retrying at once is a busy loop).
-const RESOURCE_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const RESOURCE_PAUSE: Duration = Duration::from_millis(10);
 
-/// accept4 errors told apart in the counts; the last entry takes all others.
-pub(crate) const ERRNOS: [&str; 7] = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED", "EPROTO", "other"];
-
-/// Counters of one acceptor, written by its thread only.
-#[derive(Debug)]
-pub(crate) struct Tally {
-    pub(crate) accepts: Counter,
-    pub(crate) wakeups_work: Counter,
-    pub(crate) wakeups_empty: Counter,
-    pub(crate) errors: [Counter; ERRNOS.len()],
-    pub(crate) dead_on_accept: Counter,
-    pub(crate) late_handshakes: Counter,
-    pub(crate) greetings: Counter,
-    pub(crate) closed_by_server: Counter,
-    pub(crate) closed_by_reset: Counter,
-    pub(crate) closed_on_error: Counter,
-    pub(crate) deepest: Counter,
-    pub(crate) batch: Histogram,
-    pub(crate) wait: Histogram,
-}
-
-impl Tally {
-    pub(crate) fn new() -> Self {
-        Self {
-            accepts: Counter::default(),
-            wakeups_work: Counter::default(),
-            wakeups_empty: Counter::default(),
-            errors: Default::default(),
-            dead_on_accept: Counter::default(),
-            late_handshakes: Counter::default(),
-            greetings: Counter::default(),
-            closed_by_server: Counter::default(),
-            closed_by_reset: Counter::default(),
-            closed_on_error: Counter::default(),
-            deepest: Counter::default(),
-            batch: Histogram::new(),
-            wait: Histogram::new(),
-        }
-    }
-
-    /// The counts as they stand.
-    pub(crate) fn read(&self) -> AcceptorCounts {
-        AcceptorCounts {
-            accepts: self.accepts.get(),
-            wakeups_work: self.wakeups_work.get(),
-            wakeups_empty: self.wakeups_empty.get(),
-            errors: ERRNOS
-                .iter()
-                .zip(&self.errors)
-                .filter(|(_, count)| count.get() > 0)
-                .map(|(name, count)| ((*name).to_owned(), count.get()))
-                .collect(),
-            dead_on_accept: self.dead_on_accept.get(),
-            late_handshakes: self.late_handshakes.get(),
-            greetings: self.greetings.get(),
-            closed_by_server: self.closed_by_server.get(),
-            closed_by_reset: self.closed_by_reset.get(),
-            closed_on_error: self.closed_on_error.get(),
-        }
-    }
-}
-
-/// When the run began and when nobody accepts.
-#[derive(Debug)]
-pub(crate) struct Timeline {
-    /// Monotonic ns; 0 until the run begins.
-    origin: AtomicU64,
-    stall: Option<Stall>,
-}
-
-impl Timeline {
-    pub(crate) fn new(stall: Option<Stall>) -> Self {
-        Self { origin: AtomicU64::new(0), stall }
-    }
-
-    pub(crate) fn begin(&self, origin_ns: u64) {
-        self.origin.store(origin_ns, Ordering::Release);
-    }
-
-    /// Monotonic ns of the start, once there is one.
-    pub(crate) fn origin(&self) -> Option<u64> {
-        match self.origin.load(Ordering::Acquire) {
-            0 => None,
-            origin => Some(origin),
-        }
-    }
-
-    /// The instant (ns) at which the stall that covers `now` ends; `u64::MAX` for never.
-    fn stalled_until(&self, origin: u64, now: u64) -> Option<u64> {
-        let stall = self.stall?;
-        let from = origin + stall.at.as_ns();
-        let until = stall.lasts.map_or(u64::MAX, |lasts| from + lasts.as_ns());
-        (from..until).contains(&now).then_some(until)
-    }
-}
-
-/// One acceptor, moved into its thread.
+/// One acceptor, moved into its thread or process.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    pub(crate) listener: Arc<Listener>,
-    pub(crate) stop: Stop,
-    pub(crate) stop_fd: OwnedFd,
-    pub(crate) timeline: Arc<Timeline>,
-    pub(crate) tally: Arc<Padded<Tally>>,
-    pub(crate) service: Service,
-    pub(crate) on_accept: OnAccept,
+    /// At least one; none blocks, unless the engine is the blocking one.
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    pub(crate) desk: DeskOf,
+    /// Readable for good once `desk` says stop.
+    pub(crate) stop: OwnedFd,
+    service: Service,
+    stall: Option<Stall>,
+    manners: Manners,
+    batch: Batch,
+    engine: Engine,
+    cpu: Option<usize>,
 }
 
 /// What one accept4 came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Accepted {
-    /// A connection was taken and dealt with.
-    One,
+    /// A connection was taken and is over.
+    Closed,
+    /// A connection was taken and goes on: the engine must see to it.
+    Open(Connection),
     /// The queue is empty (or a signal came).
     Nothing,
     /// This attempt failed, the next may not.
     Retry,
+    /// Descriptors or memory have run out: leave this listener alone for [`RESOURCE_PAUSE`].
+    Exhausted,
 }
 
 impl Acceptor {
-    /// accept4 and all that follows for one connection. `back_to_back`: the acceptor did not wait.
-    pub(crate) fn accept(&mut self, back_to_back: bool) -> Accepted {
-        match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(connection) => {
-                self.tally.accepts.add(1);
-                self.admit(&connection, back_to_back);
-                Accepted::One
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
-            Err(errno) => {
-                self.fail(errno);
-                Accepted::Retry
-            }
+    /// Acceptor number `index`, which is to run on `cpu`.
+    pub(crate) fn new(
+        opts: &Opts,
+        index: usize,
+        listeners: Vec<Arc<Listener>>,
+        desk: DeskOf,
+        stop: OwnedFd,
+        cpu: Option<usize>,
+    ) -> Self {
+        Self {
+            listeners,
+            desk,
+            stop,
+            service: Service::new(opts.accept_delay, opts.seed.wrapping_add(index as u64)),
+            stall: opts.stall,
+            manners: Manners::from(opts),
+            batch: opts.accept_batch,
+            engine: opts.engine,
+            cpu,
         }
     }
 
-    fn admit(&mut self, connection: &OwnedFd, back_to_back: bool) {
-        if let Ok(info) = sockopt::tcp_info(connection) {
+    /// Accepts until told to stop, then serves what is open, and says when it has let go of its listeners and when it
+    /// has ended. In a thread or process of its own.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        kernel::process::set_timer_slack_min();
+        if let Some(cpu) = self.cpu {
+            kernel::process::pin_to_cpu(cpu)?;
+        }
+        let engine = match self.engine {
+            Engine::Epoll => epoll::run_level,
+            Engine::EpollEdge => epoll::run_edge,
+            Engine::EpollExclusive => epoll::run_exclusive,
+            Engine::Blocking => blocking::run,
+            Engine::IoUring => uring::run_single,
+            Engine::IoUringMultishot => uring::run_multishot,
+            Engine::Tokio | Engine::TokioLocal => tokio::run_local,
+        };
+        let ended = engine(&mut self);
+        // On success the engine has done this itself, before it served what was open.
+        self.let_go();
+        ended
+    }
+
+    /// Closes this acceptor's hold on its listeners and says so.
+    pub(crate) fn let_go(&mut self) {
+        self.listeners.clear();
+        self.desk.set_gone();
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.desk.tally
+    }
+
+    /// Is there any service time?
+    pub(crate) fn is_instant(&self) -> bool {
+        self.service.is_instant()
+    }
+
+    /// How many connections a wake-up takes at most.
+    pub(crate) fn batch_limit(&self) -> u64 {
+        match self.batch {
+            Batch::All => u64::MAX,
+            Batch::AtMost(n) => u64::from(n.get()),
+        }
+    }
+
+    /// accept4 on listener number `listener` of this acceptor, and all that follows for one connection. `back_to_back`:
+    /// the acceptor did not wait.
+    pub(crate) fn accept(&mut self, listener: usize, back_to_back: bool) -> Accepted {
+        match accept_with(&self.listeners[listener], SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(connection) => match self.admit(connection, back_to_back) {
+                Some(open) => Accepted::Open(open),
+                None => Accepted::Closed,
+            },
+            Err(Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
+            Err(errno) => self.fail(errno),
+        }
+    }
+
+    /// Counts a connection just accepted, spends its service time and deals with it. The socket must not block. `Some`
+    /// when it goes on.
+    pub(crate) fn admit(&mut self, connection: OwnedFd, back_to_back: bool) -> Option<Connection> {
+        let accepted = accepted_at(self.manners);
+        let tally = &self.desk.tally;
+        tally.accepts.add(1);
+        if let Ok(info) = sockopt::tcp_info(&connection) {
             if info.state == TcpState::Close {
-                self.tally.dead_on_accept.add(1);
+                tally.dead_on_accept.add(1);
             }
             if info.total_retrans > 0 {
-                self.tally.late_handshakes.add(1);
+                tally.late_handshakes.add(1);
             }
             // Nothing was sent yet, so this is the time since the socket entered the queue; for a late
             // handshake the clock started at the late ACK.
             let wait_ms = u64::from(info.last_data_sent_ms) + u64::from(info.total_rto_time_ms);
-            self.tally.wait.record(wait_ms * 1_000_000);
+            tally.wait.record(wait_ms * 1_000_000);
         }
-        self.service.spend(back_to_back, self.stop_fd.as_fd());
-        match self.on_accept {
-            OnAccept::Greet => match send(connection, GREETING, SendFlags::NOSIGNAL) {
-                Ok(_) => {
-                    self.tally.greetings.add(1);
-                    self.tally.closed_by_server.add(1);
-                }
-                Err(_) => self.tally.closed_on_error.add(1),
-            },
-            OnAccept::Close => self.tally.closed_by_server.add(1),
-            OnAccept::Reset => {
-                if set_socket_linger(connection, Some(Duration::ZERO)).is_ok() {
-                    self.tally.closed_by_reset.add(1);
-                } else {
-                    self.tally.closed_on_error.add(1);
-                }
-            }
-        }
+        self.service.spend(back_to_back, self.stop.as_fd());
+        let fate: Fate = Connection::begin(connection, self.manners, accepted, tally);
+        fate.count(tally)
     }
 
-    fn fail(&self, errno: Errno) {
-        let (name, pause) = match errno {
-            Errno::MFILE => ("EMFILE", true),
-            Errno::NFILE => ("ENFILE", true),
-            Errno::NOBUFS => ("ENOBUFS", true),
-            Errno::NOMEM => ("ENOMEM", true),
-            Errno::CONNABORTED => ("ECONNABORTED", false),
-            Errno::PROTO => ("EPROTO", false),
+    /// Counts an accept4 error and says how to go on.
+    pub(crate) fn fail(&self, errno: Errno) -> Accepted {
+        let (name, then) = match errno {
+            Errno::MFILE => ("EMFILE", Accepted::Exhausted),
+            Errno::NFILE => ("ENFILE", Accepted::Exhausted),
+            Errno::NOBUFS => ("ENOBUFS", Accepted::Exhausted),
+            Errno::NOMEM => ("ENOMEM", Accepted::Exhausted),
+            Errno::CONNABORTED => ("ECONNABORTED", Accepted::Retry),
+            Errno::PROTO => ("EPROTO", Accepted::Retry),
             // accept(2): pending network errors of the new socket, to be treated like EAGAIN by retrying.
             Errno::NETDOWN
             | Errno::NOPROTOOPT
@@ -213,55 +174,68 @@ impl Acceptor {
             | Errno::HOSTUNREACH
             | Errno::OPNOTSUPP
             | Errno::NETUNREACH
-            | Errno::PERM => ("other", false),
+            | Errno::PERM => ("other", Accepted::Retry),
             // EINVAL after shutdown(2) on the listener, or anything unheard of: never a busy loop.
-            _ => ("other", true),
+            _ => ("other", Accepted::Exhausted),
         };
         if let Some(index) = ERRNOS.iter().position(|known| *known == name) {
-            self.tally.errors[index].add(1);
+            self.tally().errors[index].add(1);
         }
-        if pause {
-            wait_readable(self.stop_fd.as_fd(), RESOURCE_PAUSE);
+        if matches!(then, Accepted::Exhausted) {
+            self.tally().pauses.add(1);
         }
+        then
     }
 
-    /// Notes the depth of the queue before taking from it, and returns it.
-    pub(crate) fn sample(&self) -> u32 {
-        let depth = self.listener.depth().map_or(0, |depth| depth.depth);
-        self.tally.deepest.max(u64::from(depth));
+    /// Notes the depth of a listener's queue before taking from it, and returns it.
+    pub(crate) fn sample(&self, listener: usize) -> u32 {
+        let depth = self.listeners[listener].depth().map_or(0, |depth| depth.depth);
+        self.desk.note_depth(u64::from(depth));
         depth
     }
 
     /// Sits out a stall; returns at once when there is none.
     pub(crate) fn sit_out_stall(&self) {
-        if self.timeline.stall.is_none() {
-            return;
-        }
-        // A stall may begin at 0 s: nobody accepts before the run has a beginning.
-        let origin = loop {
-            match self.timeline.origin() {
-                Some(origin) => break origin,
-                None if wait_readable(self.stop_fd.as_fd(), Duration::from_millis(1)) => return,
-                None => {}
+        while let Some(until) = self.stalled_until() {
+            if sleep_until(until, self.stop.as_fd()) {
+                return;
             }
-        };
-        if let Some(until) = self.timeline.stalled_until(origin, monotonic_ns()) {
-            sleep_until(until, self.stop_fd.as_fd());
         }
+    }
+
+    /// The instant (monotonic ns) at which the stall of now ends, `u64::MAX` for never; `None` when there is none. A stall
+    /// may begin at 0 s, so nobody accepts before the run has a beginning.
+    pub(crate) fn stalled_until(&self) -> Option<u64> {
+        let stall = self.stall?;
+        let now = monotonic_ns();
+        match self.desk.origin() {
+            Some(origin) => stalled_until(stall, origin, now),
+            None => Some(now + 1_000_000),
+        }
+    }
+
+    /// Leaves the listeners alone for a while, in an engine that has nothing else to do.
+    pub(crate) fn pause(&self) {
+        wait_readable(self.stop.as_fd(), RESOURCE_PAUSE);
+    }
+
+    /// Sees a connection to its end, in an engine that serves one at a time.
+    pub(crate) fn serve(&self, connection: Connection) {
+        let end = connection.serve_to_the_end(&self.desk, self.tally(), self.stop.as_fd());
+        self.tally().close(end);
+    }
+
+    /// Readable once the acceptor is to stop.
+    pub(crate) fn stop_fd(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
     }
 }
 
-/// Starts the thread of an acceptor.
-pub(crate) fn spawn(
-    name: String,
-    acceptor: Acceptor,
-    engine: fn(&mut Acceptor) -> io::Result<()>,
-) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
-    let mut acceptor = acceptor;
-    std::thread::Builder::new().name(name).spawn(move || {
-        kernel::process::set_timer_slack_min();
-        engine(&mut acceptor)
-    })
+/// The instant (ns) at which the stall that covers `now` ends; `u64::MAX` for never.
+fn stalled_until(stall: Stall, origin: u64, now: u64) -> Option<u64> {
+    let from = origin + stall.at.as_ns();
+    let until = stall.lasts.map_or(u64::MAX, |lasts| from + lasts.as_ns());
+    (from..until).contains(&now).then_some(until)
 }
 
 #[cfg(test)]
@@ -270,13 +244,12 @@ mod tests {
 
     #[test]
     fn a_stall_covers_exactly_its_window() {
-        let timeline = Timeline::new("1s+2s".parse().ok());
+        let stall: Stall = "1s+2s".parse().unwrap();
         let s = 1_000_000_000;
-        assert_eq!(timeline.stalled_until(10 * s, 11 * s - 1), None);
-        assert_eq!(timeline.stalled_until(10 * s, 11 * s), Some(13 * s));
-        assert_eq!(timeline.stalled_until(10 * s, 13 * s - 1), Some(13 * s));
-        assert_eq!(timeline.stalled_until(10 * s, 13 * s), None);
-        let forever = Timeline::new("0s+forever".parse().ok());
-        assert_eq!(forever.stalled_until(1, 1), Some(u64::MAX));
+        assert_eq!(stalled_until(stall, 10 * s, 11 * s - 1), None);
+        assert_eq!(stalled_until(stall, 10 * s, 11 * s), Some(13 * s));
+        assert_eq!(stalled_until(stall, 10 * s, 13 * s - 1), Some(13 * s));
+        assert_eq!(stalled_until(stall, 10 * s, 13 * s), None);
+        assert_eq!(stalled_until("0s+forever".parse().unwrap(), 1, 1), Some(u64::MAX));
     }
 }

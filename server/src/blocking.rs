@@ -1,5 +1,5 @@
-//! The blocking engine: one accept4(2) per connection, asleep in the kernel in between. Waiters of one
-//! listener are woken one at a time in the order they came (`inet_csk_accept`, exclusive wait).
+//! The blocking engine: one accept4(2) per connection, asleep in the kernel in between, and one connection served at a
+//! time. Waiters of one listener are woken one at a time in the order they came (`inet_csk_accept`, exclusive wait).
 //!
 //! Nothing but a signal ends a blocking accept without touching the queue (shutdown(2) on the listener would
 //! reset every connection in it), so whoever stops this engine interrupts its thread until it is gone.
@@ -8,20 +8,29 @@ use std::io;
 
 use crate::acceptor::{Accepted, Acceptor};
 
+/// The engine has one listener.
+const LISTENER: usize = 0;
+
 /// Runs until the acceptor is told to stop and its thread is interrupted.
 #[expect(clippy::unnecessary_wraps, reason = "an engine may fail, this one cannot")]
 pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
-    while !acceptor.stop.is_requested() {
+    while !acceptor.desk.is_stopped() {
         acceptor.sit_out_stall();
-        let waiting = acceptor.sample() > 0;
-        match acceptor.accept(waiting) {
-            Accepted::One => {
-                acceptor.tally.wakeups_work.add(1);
-                acceptor.tally.batch.record(1);
+        let waiting = acceptor.sample(LISTENER) > 0;
+        let accepted = acceptor.accept(LISTENER, waiting);
+        match accepted {
+            Accepted::Closed | Accepted::Open(_) => {
+                acceptor.tally().wakeups_work.add(1);
+                acceptor.tally().batch.record(1);
             }
-            Accepted::Nothing => acceptor.tally.wakeups_empty.add(1),
+            Accepted::Nothing => acceptor.tally().wakeups_empty.add(1),
             Accepted::Retry => {}
+            Accepted::Exhausted => acceptor.pause(),
+        }
+        if let Accepted::Open(connection) = accepted {
+            acceptor.serve(connection);
         }
     }
+    acceptor.let_go();
     Ok(())
 }

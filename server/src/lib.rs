@@ -3,9 +3,12 @@
 
 mod acceptor;
 mod blocking;
+mod connection;
+mod connections;
 mod epoll;
 mod listener;
 pub mod metrics;
+mod nursery;
 pub mod opts;
 mod plan;
 mod relisten;
@@ -13,9 +16,15 @@ mod running;
 mod sampler;
 mod service;
 pub mod snapshot;
+mod staff;
+mod tally;
+mod threads;
+mod tokio;
+mod uring;
 
 pub use listener::ListenError;
+pub use nursery::process;
 pub use opts::Opts;
 pub use plan::{Plan, PlanError};
-pub use running::{Observer, Server, StartError};
-pub use snapshot::{AcceptorCounts, ListenerCounts, Snapshot};
+pub use running::{Observer, Origin, Server, StartError};
+pub use snapshot::{AcceptorCounts, ListenerCounts, ListenerOptions, Snapshot};

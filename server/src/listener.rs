@@ -5,12 +5,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use kernel::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+
+use crate::connection::Manners;
+use crate::opts::{Engine, Opts, Reuseport};
+use crate::snapshot::ListenerOptions;
 
 /// One listening socket.
 #[derive(Debug)]
@@ -51,37 +55,84 @@ impl Depth {
 }
 
 impl Listener {
-    /// socket, `SO_REUSEADDR`, `SO_REUSEPORT` when asked, bind, listen.
-    pub(crate) fn open(address: SocketAddr, backlog: u32, reuseport: bool) -> Result<Self, ListenError> {
-        let fail = |operation: &'static str| {
-            move |source: io::Error| {
-                let hint = match source.raw_os_error() {
-                    Some(libc_errno::EADDRINUSE) => {
-                        "; another program listens there: end it or choose another port with --listen"
-                    }
-                    Some(libc_errno::EACCES) if address.port() < 1024 => {
-                        "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a port of 1024 or more with --listen"
-                    }
-                    Some(libc_errno::EADDRNOTAVAIL) => "; no interface of this network namespace has that address",
-                    _ => "",
-                };
-                ListenError { operation, address, source, hint }
-            }
-        };
+    /// socket, the options asked for, bind, listen. `cpu` is the listener's `SO_INCOMING_CPU`.
+    pub(crate) fn open(address: SocketAddr, opts: &Opts, cpu: Option<usize>) -> Result<Self, ListenError> {
+        let fail = |operation| move |source| ListenError::new(operation, address, source);
         let kind = Type::STREAM.nonblocking();
         let socket =
             Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)).map_err(fail("open a socket for"))?;
-        socket.set_reuse_address(true).map_err(fail("set SO_REUSEADDR for"))?;
+        socket.set_reuse_address(opts.reuseaddr).map_err(fail("set SO_REUSEADDR for"))?;
         if address.is_ipv6() {
-            socket.set_only_v6(true).map_err(fail("set IPV6_V6ONLY for"))?;
+            socket.set_only_v6(opts.v6only).map_err(fail("set IPV6_V6ONLY for"))?;
         }
-        if reuseport {
+        if opts.reuseport != Reuseport::Off {
             socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT for"))?;
         }
         socket.bind(&address.into()).map_err(fail("listen on"))?;
-        socket.listen(argument(backlog)).map_err(fail("listen on"))?;
+        Self::listen(socket, address, opts, cpu)
+    }
+
+    /// A listener that another process opened for the same options, and hands over.
+    pub(crate) fn inherit(
+        socket: OwnedFd,
+        address: SocketAddr,
+        opts: &Opts,
+        cpu: Option<usize>,
+    ) -> Result<Self, ListenError> {
+        let socket = Socket::from(socket);
+        let fail = |source| ListenError::new("inherit", address, source);
+        let is = socket.local_addr().map_err(fail)?.as_socket();
+        if is.is_none_or(|is| is.ip() != address.ip() || (address.port() != 0 && is.port() != address.port())) {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the socket handed over listens elsewhere");
+            return Err(fail(source));
+        }
+        Self::listen(socket, address, opts, cpu)
+    }
+
+    fn listen(socket: Socket, address: SocketAddr, opts: &Opts, cpu: Option<usize>) -> Result<Self, ListenError> {
+        let fail = |operation| move |source| ListenError::new(operation, address, source);
+        let defer = u16::try_from(opts.defer_accept.as_ns() / 1_000_000_000).unwrap_or(u16::MAX);
+        sockopt::set_defer_accept(&socket, defer).map_err(fail("set TCP_DEFER_ACCEPT for"))?;
+        if let Some(cpu) = cpu {
+            socket.set_cpu_affinity(cpu).map_err(fail("set SO_INCOMING_CPU for"))?;
+        }
+        if Manners::from(opts).client_speaks_first() {
+            // Accepted sockets inherit it; see the accept-queue wait in `Connection`.
+            sockopt::set_receive_timestamps(&socket, true).map_err(fail("set SO_TIMESTAMPNS for"))?;
+        }
+        socket.listen(argument(opts.backlog)).map_err(fail("listen on"))?;
+        if opts.fastopen > 0 {
+            sockopt::set_fastopen(&socket, opts.fastopen).map_err(fail("set TCP_FASTOPEN for"))?;
+        }
+        let blocking = opts.engine == Engine::Blocking;
+        socket.set_nonblocking(!blocking).map_err(fail("set the blocking mode of"))?;
         let address = socket.local_addr().map_err(fail("read back the address of"))?.as_socket().unwrap_or(address);
+        Ok(Self { socket, address, backlog: opts.backlog })
+    }
+
+    /// The same socket from its descriptor, in another process.
+    pub(crate) fn from_fd(socket: OwnedFd, backlog: u32) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a listener without address"))?;
         Ok(Self { socket, address, backlog })
+    }
+
+    /// The options as the kernel has them.
+    pub(crate) fn options(&self) -> ListenerOptions {
+        ListenerOptions {
+            reuseaddr: self.socket.reuse_address().unwrap_or_default(),
+            reuseport: self.socket.reuse_port().unwrap_or_default(),
+            v6only: self.address.is_ipv6() && self.socket.only_v6().unwrap_or_default(),
+            defer_accept_seconds: sockopt::defer_accept(&self.socket).unwrap_or_default(),
+            fastopen: sockopt::fastopen(&self.socket).unwrap_or_default(),
+            incoming_cpu: self.socket.cpu_affinity().ok().and_then(|cpu| u32::try_from(cpu).ok()),
+        }
+    }
+
+    /// Has the kernel choose among this listener's `SO_REUSEPORT` group by CPU mod `listeners`.
+    pub(crate) fn steer_by_cpu(&self, listeners: u32) -> Result<(), ListenError> {
+        sockopt::steer_by_cpu(&self.socket, listeners)
+            .map_err(|source| ListenError::new("attach the BPF program that steers by CPU to", self.address, source))
     }
 
     /// listen(2) once more with the same backlog: the queue limit becomes min(backlog, somaxconn) of now.
@@ -100,11 +151,6 @@ impl Listener {
         sockopt::socket_drops(&self.socket)
     }
 
-    /// Lets accept4 block (true) or return EAGAIN at once (false).
-    pub(crate) fn set_blocking(&self, blocking: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(!blocking)
-    }
-
     /// Shuts the door and counts who is still inside: after this call no connection enters the queue, so the
     /// depth returned is what a following close destroys. Without the right to attach a filter (an ordinary
     /// user outside the lab) the door stays open and the count may be short by what arrives meanwhile.
@@ -114,6 +160,22 @@ impl Listener {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(self.depth()?.depth)
+    }
+}
+
+impl ListenError {
+    fn new(operation: &'static str, address: SocketAddr, source: io::Error) -> Self {
+        let hint = match source.raw_os_error() {
+            Some(libc_errno::EADDRINUSE) => {
+                "; another program listens there: end it or choose another port with --listen"
+            }
+            Some(libc_errno::EACCES) if address.port() < 1024 => {
+                "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a port of 1024 or more with --listen"
+            }
+            Some(libc_errno::EADDRNOTAVAIL) => "; no interface of this network namespace has that address",
+            _ => "",
+        };
+        Self { operation, address, source, hint }
     }
 }
 

@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kernel::netstat::NetstatReader;
 use kernel::process::{monotonic_ns, thread_cpu_ns};
 use telemetry::Stop;
 use telemetry::counter::Counter;
 use telemetry::histogram::{Histogram, fill_parts};
 use telemetry::listeners::Widened;
 
-use crate::acceptor::Timeline;
 use crate::listener::{Depth, Listener};
 use crate::opts::Retire;
 use crate::relisten::Relisten;
 use crate::service::wait_readable;
+use crate::staff::Staff;
+use crate::tally::Desks;
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(5);
@@ -28,8 +30,8 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Slot {
     listener: Mutex<Option<Arc<Listener>>>,
-    /// Asks the acceptors of this listener to stop.
-    pub(crate) stop: Stop,
+    /// The acceptors that take from it.
+    pub(crate) acceptors: Vec<usize>,
     /// Written by the timer thread only.
     pub(crate) full_ns: Counter,
     pub(crate) deepest: Counter,
@@ -42,10 +44,10 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(listener: Arc<Listener>, stop: Stop) -> Self {
+    pub(crate) fn new(listener: Arc<Listener>, acceptors: Vec<usize>) -> Self {
         Self {
             listener: Mutex::new(Some(listener)),
-            stop,
+            acceptors,
             full_ns: Counter::default(),
             deepest: Counter::default(),
             relistens: Counter::default(),
@@ -87,18 +89,18 @@ impl Slot {
         self.read_drops();
     }
 
-    /// Closes the listener once its acceptors are gone, and counts what its queue held. `joined` waits for
-    /// the acceptors after they were told to stop.
-    fn retire(&self, joined: impl FnOnce()) {
-        self.stop.request();
-        joined();
+    /// Closes the listener, which its acceptors have let go of, and counts what its queue held. `moved` tells how many
+    /// connections the kernel has moved to another listener of the group since the server began
+    /// (`net.ipv4.tcp_migrate_req`).
+    fn retire(&self, mut moved: impl FnMut() -> u64) {
         let mut listener = self.listener();
-        if let Some(open) = listener.as_ref() {
-            let depth = open.seal().unwrap_or(0);
-            self.destroyed.store(u64::from(depth), Ordering::Release);
-            self.deepest.max(u64::from(depth));
-        }
+        let Some(open) = listener.as_ref() else { return };
+        let depth = u64::from(open.seal().unwrap_or(0));
+        self.deepest.max(depth);
+        let before = moved();
+        // The last descriptor: the kernel resets or moves the queue before close(2) returns.
         *listener = None;
+        self.destroyed.store(depth.saturating_sub(moved() - before), Ordering::Release);
     }
 }
 
@@ -108,15 +110,19 @@ pub(crate) struct Sampler {
     pub(crate) slots: Arc<[Slot]>,
     pub(crate) fills: Arc<Histogram>,
     pub(crate) cpu_ns: Arc<Counter>,
-    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) desks: Desks,
     pub(crate) retire: Option<Retire>,
     pub(crate) relisten: Option<Relisten>,
+    /// Does the kernel choose among the listeners by a program that counts them?
+    pub(crate) steered: bool,
+    pub(crate) staff: Arc<Staff>,
+    pub(crate) netstat: Option<NetstatReader>,
     pub(crate) stop: Stop,
 }
 
 impl Sampler {
-    /// Runs until told to stop. `join` waits for the acceptors of one listener.
-    pub(crate) fn run(mut self, join: impl Fn(usize)) -> std::io::Result<()> {
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) -> std::io::Result<()> {
         let stop = self.stop.eventfd()?;
         let mut last = monotonic_ns();
         while !wait_readable(stop.as_fd(), TICK) {
@@ -125,7 +131,7 @@ impl Sampler {
                 slot.look(now - last, &self.fills);
             }
             last = now;
-            self.retire_when_due(now, &join);
+            self.retire_when_due(now);
             if let Some(relisten) = &mut self.relisten {
                 relisten.tick(&self.slots);
             }
@@ -134,15 +140,32 @@ impl Sampler {
         Ok(())
     }
 
-    fn retire_when_due(&mut self, now: u64, join: impl Fn(usize)) {
-        let (Some(retire), Some(origin)) = (self.retire, self.timeline.origin()) else { return };
+    fn retire_when_due(&mut self, now: u64) {
+        let (Some(retire), Some(origin)) = (self.retire, self.desks[0].origin()) else { return };
         if now < origin + retire.at.as_ns() {
             return;
         }
         self.retire = None;
         let index = retire.listener as usize;
-        if let Some(slot) = self.slots.get(index) {
-            slot.retire(|| join(index));
+        let Some(slot) = self.slots.get(index) else { return };
+        self.staff.stop(&slot.acceptors);
+        self.staff.close_listener(index);
+        let netstat = &mut self.netstat;
+        let mut moved =
+            || netstat.as_mut().and_then(|netstat| netstat.read().ok()).map_or(0, |net| net.migrate_request_success);
+        slot.retire(&mut moved);
+        if self.steered {
+            self.steer_anew();
+        }
+    }
+
+    /// The kernel has put the last listener in the place of the closed one: the program counts one less.
+    fn steer_anew(&self) {
+        let open: Vec<_> = self.slots.iter().filter_map(|slot| slot.listener().clone()).collect();
+        if let (Some(first), Ok(count)) = (open.first(), u32::try_from(open.len()))
+            && let Err(error) = first.steer_by_cpu(count)
+        {
+            tracing::warn!(%error, "steer by CPU: the program for one listener more stays");
         }
     }
 }

@@ -68,12 +68,15 @@ fn exponential(random: &mut Xoshiro256PlusPlus, mean_ns: u64) -> u64 {
     ns
 }
 
-/// Sleeps until the monotonic instant `end` (ns) or until `stop` is readable.
-pub(crate) fn sleep_until(end: u64, stop: BorrowedFd<'_>) {
+/// Sleeps until the monotonic instant `end` (ns) or until `stop` is readable: true then.
+pub(crate) fn sleep_until(end: u64, stop: BorrowedFd<'_>) -> bool {
     loop {
         let now = monotonic_ns();
-        if now >= end || wait_readable(stop, Duration::from_nanos(end - now)) {
-            return;
+        if now >= end {
+            return false;
+        }
+        if wait_readable(stop, Duration::from_nanos(end - now)) {
+            return true;
         }
     }
 }

@@ -30,6 +30,10 @@ pub struct Snapshot {
     pub batch: HistogramSnapshot,
     /// Time in the accept queue, ns, in steps of the kernel's tick (source: `tcpi_last_data_sent` at accept).
     pub wait: HistogramSnapshot,
+    /// Time in the accept queue, ns, by the time stamp of the client's first bytes: to the µs where the client sends at
+    /// once, and less than the truth by what it takes to do so. Empty unless the client speaks first.
+    #[serde(default)]
+    pub wait_stamped: HistogramSnapshot,
     /// Sampled depth / capacity in [`FILL_PARTS`](telemetry::histogram::FILL_PARTS).
     pub fill: HistogramSnapshot,
     /// Request sockets in `SYN_RECV` towards the server's ports.
@@ -69,6 +73,27 @@ pub struct ListenerCounts {
     /// listen(2) calls made again because somaxconn had changed.
     #[serde(default)]
     pub relistens: u64,
+    /// Its options as read back from the kernel.
+    #[serde(default)]
+    pub options: ListenerOptions,
+}
+
+/// Options of a listening socket as the kernel has them. socket(7), tcp(7), ipv6(7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ListenerOptions {
+    /// `SO_REUSEADDR`.
+    pub reuseaddr: bool,
+    /// `SO_REUSEPORT`.
+    pub reuseport: bool,
+    /// `IPV6_V6ONLY`; false for IPv4.
+    pub v6only: bool,
+    /// `TCP_DEFER_ACCEPT`, s, rounded by the kernel to 1, 3, 7, 15, 31; 0 is off.
+    pub defer_accept_seconds: u32,
+    /// `TCP_FASTOPEN`: pending requests at most; 0 is off.
+    pub fastopen: u32,
+    /// `SO_INCOMING_CPU`, where it was set.
+    pub incoming_cpu: Option<u32>,
 }
 
 impl ListenerCounts {
@@ -86,8 +111,16 @@ impl ListenerCounts {
 
 /// What one acceptor did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct AcceptorCounts {
+    /// Its process id; 0 for a thread.
+    pub pid: u32,
+    /// Processes that died in this place without being asked to.
+    pub deaths: u64,
+    /// Processes that took the place of one that had died.
+    pub restarts: u64,
+    /// Connections that may have gone uncounted with those that died, at most.
+    pub lost_at_most: u64,
     /// accept4 successes.
     pub accepts: u64,
     /// Wake-ups that found a connection.
@@ -96,39 +129,69 @@ pub struct AcceptorCounts {
     pub wakeups_empty: u64,
     /// accept4 errors by errno name; only those that happened.
     pub errors: BTreeMap<String, u64>,
+    /// Times the listener was left alone because descriptors or memory had run out.
+    pub pauses: u64,
     /// Connections already reset by the peer when accepted.
     pub dead_on_accept: u64,
     /// Connections accepted whose SYN-ACK had been retransmitted: phantoms that got in after all.
     pub late_handshakes: u64,
     /// Greetings handed to the kernel.
     pub greetings: u64,
-    /// Connections closed by close(2).
+    /// Connections that got an answer after they had sent something (on-accept reply and echo).
+    pub replies: u64,
+    /// Connections that the client closed or reset first.
+    pub closed_by_peer: u64,
+    /// Connections closed with a FIN by the server first.
     pub closed_by_server: u64,
     /// Connections closed with a RST on purpose.
     pub closed_by_reset: u64,
     /// Connections closed because sending to them failed.
     pub closed_on_error: u64,
+    /// Connections closed by the kernel because their acceptor died.
+    pub closed_by_kill: u64,
+    /// Children forked for a connection (handler fork).
+    pub forks: u64,
+    /// Connections that a multishot accept has taken off the queue and nobody has looked at yet.
+    pub unhandled: u64,
 }
 
 impl AcceptorCounts {
     /// Connections accepted and not closed yet.
     pub fn open(&self) -> u64 {
-        self.accepts.saturating_sub(self.closed_by_server + self.closed_by_reset + self.closed_on_error)
+        let closed = self.closed_by_peer
+            + self.closed_by_server
+            + self.closed_by_reset
+            + self.closed_on_error
+            + self.closed_by_kill;
+        self.accepts.saturating_sub(closed)
+    }
+
+    /// Connections that got a first byte.
+    pub fn answered(&self) -> u64 {
+        self.greetings + self.replies
     }
 
     fn absorb(&mut self, other: &Self) {
+        self.deaths += other.deaths;
+        self.restarts += other.restarts;
+        self.lost_at_most += other.lost_at_most;
         self.accepts += other.accepts;
         self.wakeups_work += other.wakeups_work;
         self.wakeups_empty += other.wakeups_empty;
         for (errno, count) in &other.errors {
             *self.errors.entry(errno.clone()).or_default() += count;
         }
+        self.pauses += other.pauses;
         self.dead_on_accept += other.dead_on_accept;
         self.late_handshakes += other.late_handshakes;
         self.greetings += other.greetings;
+        self.replies += other.replies;
+        self.closed_by_peer += other.closed_by_peer;
         self.closed_by_server += other.closed_by_server;
         self.closed_by_reset += other.closed_by_reset;
         self.closed_on_error += other.closed_on_error;
+        self.closed_by_kill += other.closed_by_kill;
+        self.forks += other.forks;
     }
 }
 
@@ -181,6 +244,7 @@ impl Snapshot {
         }
         self.batch.merge(&finished.batch);
         self.wait.merge(&finished.wait);
+        self.wait_stamped.merge(&finished.wait_stamped);
         self.fill.merge(&finished.fill);
         self.kernel.absorb(&finished.kernel);
         self.sampler_cpu_ns += finished.sampler_cpu_ns;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kernel::process::monotonic_ns;
 use kernel::sysctl;
 use server::opts::{Engine, Relisten, Reuseport};
-use server::{Opts, Plan, Server, Snapshot};
+use server::{Opts, Origin, Plan, Server, Snapshot};
 use telemetry::namespace::Detail;
 
 const INSIDE: &str = "RELISTEN_TEST_INSIDE";
@@ -37,7 +37,7 @@ fn the_limit_follows_somaxconn_only_when_asked_to() {
 
 fn start(relisten: Relisten, engine: Engine, port: u16) -> Server {
     let opts = Opts {
-        listen: ([0, 0, 0, 0], port).into(),
+        listen: std::net::SocketAddr::from(([0, 0, 0, 0], port)).into(),
         backlog: 300,
         acceptors: 3.try_into().expect("above 0"),
         reuseport: Reuseport::Hash,
@@ -45,7 +45,7 @@ fn start(relisten: Relisten, engine: Engine, port: u16) -> Server {
         relisten,
         ..Opts::default()
     };
-    let server = Server::start(&Plan::try_from(opts).expect("valid")).expect("listens");
+    let server = Server::start(&Plan::try_from(opts).expect("valid"), Origin::default()).expect("listens");
     server.begin(monotonic_ns());
     server
 }

@@ -228,12 +228,15 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::num::NonZeroU32;
     use std::time::Duration;
 
     use proptest::option;
     use proptest::prelude::*;
+    use server::opts::{
+        AcceptDelay, Batch, Cpus, Engine, Handler, OnAccept, Relisten, Retire, Reuseport, Stall, Workers,
+    };
     use telemetry::units::{Rate, Span};
 
     use super::*;
@@ -269,40 +272,83 @@ mod tests {
         (1..u64::from(u32::MAX)).prop_map(|ns| Duration::from_nanos(ns).into())
     }
 
-    prop_compose! {
-        fn server_opts()(
-            port in 1..u16::MAX, v6: bool, backlog in 0..=i32::MAX, acceptors in 1_u32..1024, hash: bool,
-            blocking: bool, on_accept in 0..3_usize, delay in 0..4, span in span(), stall: bool, lasts in option::of(span()), on_change: bool,
-            retire in option::of(0..9_u32), seed: u64,
-        ) -> server::Opts {
-            use server::opts::{AcceptDelay, Engine, OnAccept, Relisten, Reuseport, Retire, Stall};
-            server::Opts {
-                listen: SocketAddr::new(if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }, port),
-                backlog: backlog.unsigned_abs(),
-                acceptors: NonZeroU32::new(acceptors).expect("1 or more"),
-                reuseport: if hash { Reuseport::Hash } else { Reuseport::Off },
-                engine: if blocking { Engine::Blocking } else { Engine::Epoll },
-                on_accept: [OnAccept::Greet, OnAccept::Close, OnAccept::Reset][on_accept],
-                accept_delay: match delay {
-                    0 => AcceptDelay::None,
-                    1 => AcceptDelay::Sleep(span),
-                    2 => AcceptDelay::Exponential(span),
-                    _ => AcceptDelay::Spin(span),
-                },
-                relisten: if on_change { Relisten::OnChange } else { Relisten::Never },
-                stall: stall.then_some(Stall { at: span, lasts }),
-                retire: retire.map(|listener| Retire { listener, at: span }),
-                seed,
-            }
-        }
+    /// One of the values of a choice.
+    fn any_of<T: clap::ValueEnum + Clone + std::fmt::Debug + 'static>() -> impl Strategy<Value = T> {
+        proptest::sample::select(T::value_variants())
+    }
+
+    fn delay() -> impl Strategy<Value = AcceptDelay> {
+        (0..4, span()).prop_map(|(kind, span)| match kind {
+            0 => AcceptDelay::None,
+            1 => AcceptDelay::Sleep(span),
+            2 => AcceptDelay::Exponential(span),
+            _ => AcceptDelay::Spin(span),
+        })
+    }
+
+    fn cpus() -> impl Strategy<Value = Cpus> {
+        prop_oneof![
+            Just(Cpus::Off),
+            Just(Cpus::Auto),
+            proptest::collection::vec(0..64_usize, 1..5).prop_map(Cpus::List)
+        ]
+    }
+
+    /// Settings that are not checked against each other, in groups small enough for tuples.
+    fn server_opts() -> impl Strategy<Value = server::Opts> {
+        let who = (
+            any_of::<Workers>(),
+            any_of::<Reuseport>(),
+            any_of::<Engine>(),
+            any_of::<Handler>(),
+            option::of(1_u32..99),
+            cpus(),
+            1_u32..999,
+        );
+        let what = (any_of::<OnAccept>(), any_of::<server::opts::Close>(), span(), delay());
+        let listener = (1..u16::MAX - 3, any::<bool>(), 0..=i32::MAX, any::<(bool, bool, u16)>(), span());
+        let when = (any_of::<Relisten>(), option::of((span(), option::of(span()))), option::of((0..9_u32, span())));
+        (who, what, listener, when, 1_u32..1024, any::<u64>()).prop_map(
+            |(who, what, listener, when, acceptors, seed)| {
+                let (workers, reuseport, engine, handler, batch, cpus, children) = who;
+                let (on_accept, close, hold, accept_delay) = what;
+                let (port, v6, backlog, (reuseaddr, v6only, fastopen), defer_accept) = listener;
+                let (relisten, stall, retire) = when;
+                let host = if v6 { "[::1]" } else { "0.0.0.0" };
+                server::Opts {
+                    listen: format!("{host}:{port}-{},127.0.0.1:{}", port + 1, port + 2).parse().expect("addresses"),
+                    backlog: backlog.unsigned_abs(),
+                    acceptors: NonZeroU32::new(acceptors).expect("1 or more"),
+                    workers,
+                    reuseport,
+                    engine,
+                    accept_batch: batch.and_then(NonZeroU32::new).map_or(Batch::All, Batch::AtMost),
+                    cpus,
+                    handler,
+                    max_children: NonZeroU32::new(children).expect("1 or more"),
+                    on_accept,
+                    hold,
+                    close,
+                    accept_delay,
+                    reuseaddr,
+                    v6only,
+                    defer_accept,
+                    fastopen,
+                    relisten,
+                    stall: stall.map(|(at, lasts)| Stall { at, lasts }),
+                    retire: retire.map(|(listener, at)| Retire { listener, at }),
+                    seed,
+                }
+            },
+        )
     }
 
     prop_compose! {
         fn loadgen_opts()(
-            port in 1..u16::MAX, kind in 0..3, size in 1_u32..10_000, rate in 0.001..1e7_f64, none: bool, fin: bool,
+            port in 1..u16::MAX, kind in 0..3, size in 1_u32..10_000, rate in 0.001..1e7_f64, confirm in any_of(), fin: bool,
             spans in [span(), span(), span()], forever: bool, workers in option::of(1_u32..1024), most in option::of(1_u32..), seed: u64,
         ) -> loadgen::Opts {
-            use loadgen::opts::{ArrivalKind, AutoCount, Close, Confirm, RunTime};
+            use loadgen::opts::{ArrivalKind, AutoCount, Close, RunTime};
             let count = |n: Option<u32>| n.and_then(NonZeroU32::new).map_or(AutoCount::Auto, AutoCount::Exactly);
             loadgen::Opts {
                 target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
@@ -312,7 +358,7 @@ mod tests {
                     _ => ArrivalKind::Burst { size: NonZeroU32::new(size).expect("1 or more"), every: spans[0] },
                 },
                 rate: Rate::new(rate).expect("above 0"),
-                confirm: if none { Confirm::None } else { Confirm::Greeting },
+                confirm,
                 deadline: spans[1],
                 close: if fin { Close::Fin } else { Close::Reset },
                 duration: if forever { RunTime::Forever } else { RunTime::For(spans[2]) },

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     exit::on_panic();
     // A trial starts four processes of this program: they skip the command line's machinery.
     let role = std::env::args().nth(1).unwrap_or_default();
-    if let Some(process) = lab::inside::process(&role).or_else(|| ::probe::process::process(&role)) {
+    let process =
+        lab::inside::process(&role).or_else(|| ::server::process(&role)).or_else(|| ::probe::process::process(&role));
+    if let Some(process) = process {
         telemetry::log::init(&telemetry::log::LogOpts::default());
         return process();
     }

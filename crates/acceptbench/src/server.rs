@@ -21,9 +21,10 @@ pub(crate) fn serve(args: ServerArgs) -> Result<End, Failure> {
     let plan = server::Plan::try_from(args.opts).map_err(Failure::flag)?;
     let stop = interrupt::watch()?;
     let _ = process::raise_nofile();
-    let server = server::Server::start(&plan).map_err(|error| match error {
+    let server = server::Server::start(&plan, server::Origin::default()).map_err(|error| match error {
         server::StartError::Listen(error) => Failure::usage(error),
-        error @ server::StartError::Start { .. } => Failure::requirement(error),
+        server::StartError::Unfit(message) => Failure::flag(message),
+        error => Failure::requirement(error),
     })?;
     server.begin(process::monotonic_ns());
     let admin = start_admin(args.admin, &plan, server.observer())?;
@@ -31,6 +32,7 @@ pub(crate) fn serve(args: ServerArgs) -> Result<End, Failure> {
     while !stop.wait_timeout(Duration::from_hours(1)) {}
     server.drain(DRAIN);
     server.stop_accepting();
+    server.serve_out(DRAIN);
     if let Some(admin) = admin {
         admin.stop();
     }

@@ -1,8 +1,8 @@
 //! This process: its life, limits, signals, CPUs and clocks.
 //!
 //! Owns what the processes of a run need from the kernel around their sockets: dying with the parent, a control channel
-//! with descriptors, signals as a descriptor, reaping as pid 1. It refuses fork(2): children are made by exec through
-//! `std::process`. Source: prctl(2), signalfd(2), getrlimit(2), waitpid(2), `sched_setaffinity(2)`, `clock_gettime(2)`.
+//! with descriptors, signals as a descriptor, reaping as pid 1. Children are made by exec through `std::process`; fork(2) is
+//! [`crate::fork`], for processes of one thread. Source: prctl(2), signalfd(2), getrlimit(2), waitpid(2), `sched_setaffinity(2)`, `clock_gettime(2)`.
 #![expect(unsafe_code, reason = "signal sets, signalfd(2) and the io_uring probe have no safe wrapper in rustix")]
 
 use std::io;
@@ -98,6 +98,11 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 /// `CLOCK_MONOTONIC` in ns: the same for all processes of this machine, so instants can be compared between them.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
+}
+
+/// `CLOCK_REALTIME` in ns since 1970: the clock of `SO_TIMESTAMPNS`.
+pub fn realtime_ns() -> u64 {
+    nanoseconds(ClockId::Realtime)
 }
 
 /// CPU time of the calling thread in ns.

@@ -122,9 +122,30 @@ pub fn set_bind_address_no_port(fd: impl AsFd, on: bool) -> io::Result<()> {
 /// Those of setsockopt(2).
 pub fn set_defer_accept(fd: impl AsFd, seconds: u16) -> io::Result<u32> {
     set(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &c_int::from(seconds))?;
-    let mut effective: c_int = 0;
-    get(&fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &mut effective)?;
-    Ok(effective.unsigned_abs())
+    defer_accept(fd)
+}
+
+/// The effective `TCP_DEFER_ACCEPT` in seconds; 0 is off.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn defer_accept(fd: impl AsFd) -> io::Result<u32> {
+    get_int(&fd, libc::TCP_DEFER_ACCEPT)
+}
+
+/// The effective `TCP_FASTOPEN`: pending requests at most; 0 is off.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn fastopen(fd: impl AsFd) -> io::Result<u32> {
+    get_int(&fd, libc::TCP_FASTOPEN)
+}
+
+/// An integer option of TCP that is never negative.
+fn get_int(fd: &impl AsFd, option: c_int) -> io::Result<u32> {
+    let mut value: c_int = 0;
+    get(fd, libc::IPPROTO_TCP, option, &mut value)?;
+    Ok(value.unsigned_abs())
 }
 
 /// Lets a listener take data in the SYN, with at most `pending` such requests at once (`TCP_FASTOPEN`). Also needs bit
@@ -278,6 +299,7 @@ mod tests {
             assert_eq!(rustix::net::sockopt::tcp_user_timeout(&listener).unwrap(), 2500);
             set_bind_address_no_port(&listener, true).unwrap();
             set_fastopen(&listener, 16).unwrap();
+            assert_eq!(fastopen(&listener).unwrap(), 16);
             assert_eq!(set_defer_accept(&listener, 10).unwrap(), 15);
             assert_eq!(set_defer_accept(&listener, 0).unwrap(), 0);
             assert_eq!(detach_filter(&listener).unwrap_err().raw_os_error(), Some(libc::ENOENT));

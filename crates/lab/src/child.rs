@@ -10,6 +10,9 @@ use telemetry::namespace::Detail;
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, Reply, ServerRequest};
 use crate::inside;
 
+/// How long connections that the clients have left may take to be closed by the server.
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
 /// The `__server` process.
 pub(crate) fn server() -> ExitCode {
     exit(serve_server())
@@ -65,6 +68,8 @@ fn serve_server() -> Result<(), ControlError> {
             }
             (ServerRequest::Finish, Some(_)) => {
                 let Some(server) = server.take() else { return Err(ControlError::Unexpected) };
+                // The clients are gone: what is open ends as soon as the acceptors look.
+                server.serve_out(LAST_LOOK);
                 return channel.send(&Reply::Snapshot(Box::new(server.finish(Detail::Books))));
             }
             _ => return Err(ControlError::Unexpected),
@@ -75,7 +80,10 @@ fn serve_server() -> Result<(), ControlError> {
 
 fn start_server(opts: server::Opts) -> Result<server::Server, Failure> {
     let plan = server::Plan::try_from(opts).map_err(Failure::usage)?;
-    server::Server::start(&plan).map_err(Failure::requirement)
+    server::Server::start(&plan, server::Origin::default()).map_err(|error| match error {
+        server::StartError::Unfit(message) => Failure::usage(message),
+        error => Failure::requirement(error),
+    })
 }
 
 fn serve_loadgen() -> Result<(), ControlError> {

@@ -153,9 +153,14 @@ fn check_pair(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), Stri
     use loadgen::opts::Confirm;
     use server::opts::OnAccept;
     match (server.on_accept, loadgen.confirm) {
-        (OnAccept::Close | OnAccept::Reset, Confirm::Greeting) => Err(format!(
-            "server.on-accept = \"{}\" never sends a byte, so loadgen.confirm = \"greeting\" can never succeed; \
+        (OnAccept::Close | OnAccept::Reset | OnAccept::Hold, Confirm::Greeting | Confirm::Reply) => Err(format!(
+            "server.on-accept = \"{}\" never sends a byte, so loadgen.confirm = \"{}\" can never succeed; \
              use on-accept = \"greet\" or confirm = \"none\"",
+            server.on_accept, loadgen.confirm
+        )),
+        (OnAccept::Reply | OnAccept::Echo, Confirm::Greeting) => Err(format!(
+            "server.on-accept = \"{}\" waits for the client's first byte, so loadgen.confirm = \"greeting\" can never \
+             succeed; use confirm = \"reply\" or on-accept = \"greet\"",
             server.on_accept
         )),
         _ => Ok(()),

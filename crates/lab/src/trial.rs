@@ -200,7 +200,7 @@ impl Trial {
 
     fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
         let mut server_opts = recipe.resolved.server.clone();
-        server_opts.listen = address;
+        server_opts.listen = address.into();
         server_opts.seed = recipe.seed;
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();

@@ -66,12 +66,15 @@ impl Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Terms {
-    /// Connections that entered an accept queue: accepted, left, destroyed or raced.
+    /// Connections that entered an accept queue: accepted, left, destroyed, lost or raced.
     pub entered: u64,
     /// Left in the accept queues when accepting stopped.
     pub left: u64,
     /// Destroyed with a listener that was closed during the trial.
     pub destroyed: u64,
+    /// Accepted by an acceptor process that was killed before it could count them: at most one per kill, or what its
+    /// `io_uring` had completed and not looked at.
+    pub lost: u64,
     /// Counted as entered by the kernel, then discarded without a counter: the final ACK and the client's next segment
     /// were handled on two CPUs. At most the attempts that the client closed unserved within 10 ms of connecting: all of
     /// them with confirm none, those connected just before their deadline otherwise.
@@ -153,7 +156,10 @@ struct Books {
     accepted: u64,
     left: u64,
     destroyed: u64,
-    greetings: u64,
+    /// Connections that got a first byte.
+    answered: u64,
+    /// Connections that may have died uncounted with a killed acceptor, at most.
+    lost_at_most: u64,
     /// Connections by the acceptors' batch histogram: a second count of `accepted`.
     batched: u64,
     pending: u64,
@@ -204,7 +210,8 @@ impl Books {
             accepted: server.accepted(),
             left: server.left(),
             destroyed: server.destroyed(),
-            greetings: server.total(|acceptor| acceptor.greetings),
+            answered: server.total(server::AcceptorCounts::answered),
+            lost_at_most: server.total(|acceptor| acceptor.lost_at_most),
             batched: server.batch.sum,
             pending: server.syn_recv,
             may_expire: lasted_ns > earliest_expiry_ns(retries),
@@ -222,9 +229,11 @@ impl Books {
 
     fn terms(&self) -> Terms {
         let seen_to_enter = self.accepted + self.left + self.destroyed;
+        let uncounted = self.server.passive_opens.saturating_sub(seen_to_enter);
+        let lost = uncounted.min(self.lost_at_most);
         // Only a client that closes right after its last ACK can race it; a difference beyond those is a residual.
-        let raced = self.server.passive_opens.saturating_sub(seen_to_enter).min(self.whole.abrupt);
-        let entered = seen_to_enter + raced;
+        let raced = (uncounted - lost).min(self.whole.abrupt);
+        let entered = seen_to_enter + lost + raced;
         let stray_cookies = self.server.syncookies_received.saturating_sub(self.server.syncookies_sent);
         let ghosts = entered.saturating_sub(self.client_established()).min(stray_cookies);
         let phantoms = (self.client_established() + ghosts).saturating_sub(entered);
@@ -232,6 +241,7 @@ impl Books {
             entered,
             left: self.left,
             destroyed: self.destroyed,
+            lost,
             raced,
             reset_at_connect: self.whole.reset_at_connect,
             phantoms,
@@ -270,8 +280,13 @@ impl Books {
     fn entered(&self, terms: &Terms) -> Line {
         let opens = self.server.passive_opens;
         let equation = format!(
-            "PassiveOpens({}) {opens} = accepted {} + left {} + destroyed {} + raced {}",
-            self.server_label, self.accepted, self.left, self.destroyed, terms.raced
+            "PassiveOpens({}) {opens} = accepted {} + left {} + destroyed {}{} + raced {}",
+            self.server_label,
+            self.accepted,
+            self.left,
+            self.destroyed,
+            self.lost(terms),
+            terms.raced
         );
         line(3, "entered", equation, difference(opens, terms.entered))
     }
@@ -316,16 +331,30 @@ impl Books {
         let unserved = self.whole.verdict(Verdict::Unserved);
         let entered_unserved = terms.entered.saturating_sub(served);
         let equation = format!(
-            "served {served} ≤ greetings {} ≤ accepted {}; unserved {unserved} ≤ phantoms {} + entered unserved \
+            "served {served} ≤ answered {}{} ≤ accepted {}{}; unserved {unserved} ≤ phantoms {} + entered unserved \
              {entered_unserved}",
-            self.greetings, self.accepted, terms.phantoms
+            self.answered,
+            self.uncounted(),
+            self.accepted,
+            self.lost(terms),
+            terms.phantoms
         );
         let violations = [
-            difference(served, self.greetings),
-            difference(self.greetings, self.accepted),
+            difference(served, self.answered + self.lost_at_most),
+            difference(self.answered, self.accepted + terms.lost),
             difference(unserved, terms.phantoms + entered_unserved),
         ];
         line(6, "served", equation, violations.into_iter().map(|violation| violation.max(0)).sum())
+    }
+
+    /// The term of killed acceptors, where one was killed.
+    fn lost(&self, terms: &Terms) -> String {
+        if self.lost_at_most == 0 { String::new() } else { format!(" + lost with the process {}", terms.lost) }
+    }
+
+    /// An acceptor may also be killed between the byte and its count.
+    fn uncounted(&self) -> String {
+        if self.lost_at_most == 0 { String::new() } else { format!(" (+ at most {} uncounted)", self.lost_at_most) }
     }
 
     /// Line 7: the acceptors' counters against their batch histogram, which is written in another place.

@@ -149,7 +149,7 @@ fn verdict_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
 /// Without a greeting nobody can know who was served: then there is no served ratio rather than one of 0.
 fn confirmed_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
     match trial.loadgen.opts.confirm {
-        Confirm::Greeting => verdict_ratio(trial, kind),
+        Confirm::Greeting | Confirm::Reply => verdict_ratio(trial, kind),
         Confirm::None => None,
     }
 }

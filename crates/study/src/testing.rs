@@ -66,6 +66,7 @@ fn server() -> server::Snapshot {
             destroyed: 0,
             retired: false,
             relistens: 0,
+            options: server::ListenerOptions::default(),
         }],
         acceptors: vec![AcceptorCounts { accepts: 790, greetings: 790, ..AcceptorCounts::default() }],
         ..server::Snapshot::default()

@@ -125,6 +125,7 @@ pub fn server_since(later: &server::Snapshot, earlier: &server::Snapshot) -> ser
         acceptors: later.acceptors.iter().enumerate().map(acceptor).collect(),
         batch: later.batch.since(&earlier.batch),
         wait: later.wait.since(&earlier.wait),
+        wait_stamped: later.wait_stamped.since(&earlier.wait_stamped),
         fill: later.fill.since(&earlier.fill),
         kernel: reading_since(&later.kernel, &earlier.kernel),
         sampler_cpu_ns: later.sampler_cpu_ns.saturating_sub(earlier.sampler_cpu_ns),
@@ -156,6 +157,16 @@ fn acceptor_since(later: &AcceptorCounts, earlier: &AcceptorCounts) -> AcceptorC
         closed_by_server: later.closed_by_server.saturating_sub(earlier.closed_by_server),
         closed_by_reset: later.closed_by_reset.saturating_sub(earlier.closed_by_reset),
         closed_on_error: later.closed_on_error.saturating_sub(earlier.closed_on_error),
+        pid: later.pid,
+        deaths: later.deaths.saturating_sub(earlier.deaths),
+        restarts: later.restarts.saturating_sub(earlier.restarts),
+        lost_at_most: later.lost_at_most.saturating_sub(earlier.lost_at_most),
+        pauses: later.pauses.saturating_sub(earlier.pauses),
+        replies: later.replies.saturating_sub(earlier.replies),
+        closed_by_peer: later.closed_by_peer.saturating_sub(earlier.closed_by_peer),
+        closed_by_kill: later.closed_by_kill.saturating_sub(earlier.closed_by_kill),
+        forks: later.forks.saturating_sub(earlier.forks),
+        unhandled: later.unhandled,
     }
 }
 

@@ -8,7 +8,8 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that one thread writes and any thread may read.
+kernel::shareable! {
+/// A number that one thread writes and any thread may read. It may live in memory shared between processes.
 ///
 /// **Single-writer rule:** [`add`](Self::add), [`set`](Self::set) and [`max`](Self::max) may only be called by the
 /// counter's one owner. Two writers lose counts silently (they never cause undefined behaviour). Reads are relaxed: a
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct Counter(AtomicU64);
+}
 
 impl Counter {
     /// A counter at zero.

@@ -62,26 +62,29 @@ fn edge(bucket: usize) -> u64 {
     ((bucket % SUB + SUB) as u64) << shift
 }
 
-/// A histogram with one writer.
+kernel::shareable! {
+/// A histogram with one writer. It may live in memory shared between processes; elsewhere a structure of several is best
+/// made by [`kernel::shared::zeroed`], since each is 18 kB.
 ///
 /// The single-writer rule of [`Counter`] holds: only its owner may call [`record`](Self::record) and
 /// [`record_n`](Self::record_n). A snapshot taken while the owner records is consistent bucket by bucket; its sum may
 /// be ahead of its buckets by the record that is under way.
 #[derive(Debug)]
 pub struct Histogram {
-    buckets: Box<[Counter]>,
+    buckets: [Counter; BUCKETS],
     /// One bit per row of 64 buckets that holds anything. A scrape of 64 workers visits 64 times 2240 counters, most of
     /// them zero and in the writer's cache; with the rows it leaves most of them alone.
     rows: Counter,
     sum: Counter,
     max: Counter,
 }
+}
 
 impl Histogram {
-    /// An empty histogram. Allocates its buckets once; recording never allocates.
-    pub fn new() -> Self {
+    /// An empty histogram.
+    pub const fn new() -> Self {
         Self {
-            buckets: (0..BUCKETS).map(|_| Counter::new()).collect(),
+            buckets: [const { Counter::new() }; BUCKETS],
             rows: Counter::new(),
             sum: Counter::new(),
             max: Counter::new(),

@@ -28,12 +28,23 @@ fn server([a, b, c, d]: [u64; 4], times: &[u64]) -> server::Snapshot {
             closed_by_server: d,
             closed_by_reset: a,
             closed_on_error: b,
+            pid: 7,
+            deaths: c,
+            restarts: d,
+            lost_at_most: a,
+            pauses: b,
+            replies: c,
+            closed_by_peer: d,
+            closed_by_kill: a,
+            forks: b,
+            unhandled: 0,
         };
         2
     ];
     let listener = &mut books.listeners[0];
     (listener.full_ns, listener.drops, listener.left, listener.destroyed, listener.relistens) = (a, b, c, d, a);
     (books.batch, books.wait, books.fill) = (histogram(times), histogram(times), histogram(times));
+    books.wait_stamped = histogram(times);
     (books.kernel.net.passive_opens, books.kernel.net.listen_overflows, books.sampler_cpu_ns) = (a, b, c);
     books
 }
