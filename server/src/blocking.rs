@@ -23,6 +23,8 @@ pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
                 acceptor.tally().wakeups_work.add(1);
                 acceptor.tally().batch.record(1);
             }
+            // Being told to stop is no wake-up of the kernel's for a connection.
+            Accepted::Nothing if acceptor.desk.is_stopped() => {}
             Accepted::Nothing => acceptor.tally().wakeups_empty.add(1),
             Accepted::Retry => {}
             Accepted::Exhausted => acceptor.pause(),
