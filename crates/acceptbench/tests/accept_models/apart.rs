@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernel::link::Links;
@@ -18,9 +19,12 @@ const INSIDE: &str = "ACCEPT_MODELS_TEST_INSIDE";
 
 /// Runs the test `name` again in a user and a network namespace, where `inside` is called.
 pub(crate) fn in_namespaces(name: &str, inside: fn()) {
+    /// One at a time: some of them measure.
+    static MACHINE: Mutex<()> = Mutex::new(());
     if std::env::var_os(INSIDE).is_some() {
         return inside();
     }
+    let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
         .arg(std::env::current_exe().expect("own path"))
