@@ -117,12 +117,14 @@ house_rules() {
     # One home per library.
     only '\bprometheus::' 'crates/telemetry/src/exposition*'
     only '\b(hyper|hyper_util|http_body_util)::' 'crates/telemetry/src/*'
-    only '\btokio::' 'crates/telemetry/src/admin*' server/src/tokio.rs
+    # A path into the library, not a call of the engine's module in server/src/tokio.rs.
+    only '\btokio::(\{|[a-z_]+::|(join|pin|select|spawn|try_join)!|spawn\(|(main|test)\])' \
+        'crates/telemetry/src/admin*' server/src/tokio.rs
     only '\bclap::' '*/src/opts.rs' crates/acceptbench/src/cli.rs crates/telemetry/src/log.rs
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
     only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs
-    only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process}.rs server/src/uring.rs loadgen/src/uring.rs
+    only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process,shared,fork}.rs server/src/uring.rs loadgen/src/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
     [ -z "$found" ] || fail "a module is a file of its own name: $found"
     # Server and load generator meet over TCP; watch knows neither of them, nor experiments.

@@ -52,8 +52,13 @@ pub fn sum_rate(by: &str, counter: &Metric, matchers: &str) -> String {
 
 /// Values per second in each bucket of a histogram, by upper bound and `by`.
 pub fn buckets(by: &str, histogram: &Metric) -> String {
+    buckets_of(by, histogram, "")
+}
+
+/// The same, of the series with these matchers.
+pub fn buckets_of(by: &str, histogram: &Metric, matchers: &str) -> String {
     let comma = if by.is_empty() { "" } else { ", " };
-    let bucket = select(&format!("{}_bucket", histogram.full_name()), "");
+    let bucket = select(&format!("{}_bucket", histogram.full_name()), matchers);
     format!("sum by (le{comma}{by}) (rate({bucket}[{WINDOW}]))")
 }
 

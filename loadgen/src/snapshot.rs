@@ -68,8 +68,8 @@ pub struct PhaseCounts {
     pub reset_at_connect: u64,
     /// Attempts counted unserved because the server closed without a byte.
     pub closed_without_byte: u64,
-    /// Attempts that the client closed unserved within 10 ms of seeing them established: their RST or FIN may have met
-    /// a last ACK still being handled.
+    /// Attempts that sent something within 10 ms of being established, which may have met a last ACK still being
+    /// handled: a RST or FIN because they were closed unserved, or with confirm reply their data, served or not.
     pub abrupt: u64,
     /// SYNs retransmitted by established attempts.
     pub syn_retransmits: u64,

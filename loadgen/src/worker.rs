@@ -30,7 +30,7 @@ use crate::verdict::Verdict;
 /// A wake-up from idle takes 25-35 µs: sleep until this long before the planned instant, then poll.
 const SPIN_NS: u64 = 25_000;
 
-/// A client that closes this soon after its last ACK may have the two handled on two CPUs.
+/// A client that sends anything this soon after its last ACK may have the two handled on two CPUs.
 const ABRUPT_NS: u64 = 10_000_000;
 
 /// Arrivals issued in a row before events are looked at again.
@@ -265,8 +265,11 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             tally.connect_service[class].record(now.saturating_sub(attempt.issued));
             match self.plan.opts.confirm {
                 Confirm::None => return self.conclude(token, (Verdict::Connected, None)),
-                // A failure shows when the answer is read.
-                Confirm::Reply => attempt.speak(),
+                Confirm::Reply => {
+                    // A failure shows when the answer is read.
+                    attempt.speak();
+                    tally.abrupt.add(1);
+                }
                 Confirm::Greeting => {}
             }
         }
@@ -318,7 +321,9 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         }
         let tally = &self.counts.phases[attempt.phase];
         tally.conclude(verdict);
-        if matches!(verdict, Verdict::Connected | Verdict::Unserved)
+        // With confirm reply its data came right behind the last ACK, which was counted then.
+        if self.plan.opts.confirm != Confirm::Reply
+            && matches!(verdict, Verdict::Connected | Verdict::Unserved)
             && monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS
         {
             tally.abrupt.add(1);

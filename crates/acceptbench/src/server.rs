@@ -1,5 +1,7 @@
 //! `acceptbench server`: a server on this host, scraped by Prometheus.
 
+mod text;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,15 +54,8 @@ fn start_admin(listen: Listen, plan: &server::Plan, observer: server::Observer) 
 }
 
 fn announce(books: &server::Snapshot, admin: Option<&Admin>) {
-    say(format!("acceptbench server {}", books.opts.to_args().join(" ")).trim_end());
-    for listener in &books.listeners {
-        say(&format!(
-            "listening on {}  backlog {}, queue limit {} (holds {})",
-            listener.address,
-            listener.backlog_requested,
-            listener.limit,
-            u64::from(listener.limit) + 1
-        ));
+    for line in text::start(books, &text::Machine::here()) {
+        say(&line);
     }
     if let Some(admin) = admin {
         say(&format!("metrics on http://{}/metrics", admin.local_addr()));
@@ -71,17 +66,7 @@ fn announce(books: &server::Snapshot, admin: Option<&Admin>) {
 }
 
 fn summarise(books: &server::Snapshot) {
-    let errors: u64 = books.acceptors.iter().flat_map(|acceptor| acceptor.errors.values()).sum();
-    let deepest = books.listeners.iter().map(|listener| listener.deepest).max().unwrap_or(0);
-    say(&format!(
-        "accepted {}  greeted {}  dead on accept {}  accept errors {errors}  left in the queue {}",
-        books.accepted(),
-        books.total(|acceptor| acceptor.greetings),
-        books.total(|acceptor| acceptor.dead_on_accept),
-        books.left()
-    ));
-    say(&format!(
-        "deepest queue {deepest}  of this namespace since it began: overflows {}, drops {}, cookies sent {}",
-        books.kernel.net.listen_overflows, books.kernel.net.listen_drops, books.kernel.net.syncookies_sent
-    ));
+    for line in text::end(books) {
+        say(&line);
+    }
 }

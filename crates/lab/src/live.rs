@@ -50,6 +50,7 @@ pub(crate) struct State {
     pub(crate) residuals: Vec<(u8, i64)>,
     pub(crate) phantoms: u64,
     pub(crate) raced: u64,
+    pub(crate) lost: u64,
     pub(crate) ghosts: u64,
     pub(crate) summary: Option<Summary>,
 }
@@ -161,6 +162,7 @@ impl Live {
         state.residuals = trial.ledger.lines.iter().map(|line| (line.number, line.imbalance())).collect();
         state.phantoms += trial.ledger.terms.phantoms;
         state.raced += trial.ledger.terms.raced;
+        state.lost += trial.ledger.terms.lost;
         state.ghosts += trial.ledger.terms.ghosts;
         state.summary = summary.or(state.summary.take());
     }

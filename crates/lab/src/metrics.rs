@@ -17,6 +17,7 @@ telemetry::metrics! {
     RESIDUAL = Gauge "ledger_residual" ["line"] "What does not balance in each line of the last trial's ledger; 0 when it balances. An attached run has lines 1, 2, 3 and 7.";
     PHANTOMS = Counter "ledger_phantoms_total" [] "Connections established for the client that never entered the accept queue.";
     RACED = Counter "ledger_raced_total" [] "Connections counted in PassiveOpens and discarded before they could be accepted (ACK and next segment handled on two CPUs).";
+    LOST = Counter "ledger_lost_total" [] "Connections accepted by an acceptor process that was killed before it counted them.";
     GHOSTS = Counter "ledger_ghosts_total" [] "Connections accepted again from stray data with a valid cookie.";
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn render(live: &Live) -> String {
     if experiment.place.attach().is_none() {
         families.counter(&PHANTOMS, &[], state.phantoms);
         families.counter(&RACED, &[], state.raced);
+        families.counter(&LOST, &[], state.lost);
         families.counter(&GHOSTS, &[], state.ghosts);
     }
     if let Some(summary) = &state.summary {

@@ -4,11 +4,13 @@
 //! Evaluated from zero to drained: fresh namespaces, arrivals over, every client socket closed, accepting stopped. It
 //! refuses to repair: a difference is either a term that the kernel is known to produce without a counter of its own
 //! (each bounded, see [`Terms`]) or a residual. Sources: `net/ipv4/tcp_input.c` (`tcp_conn_request`),
-//! `net/ipv4/tcp_minisocks.c` (`tcp_check_req`), `net/ipv4/syncookies.c`; each rule was measured on Linux 6.18.
+//! `net/ipv4/tcp_minisocks.c` (`tcp_check_req`), `net/ipv4/inet_connection_sock.c`, `net/ipv4/syncookies.c`; each rule was
+//! measured on Linux 6.18.
 
 pub mod window;
 
 use kernel::netstat::NetCounters;
+use loadgen::opts::Confirm;
 use loadgen::snapshot::PhaseCounts;
 use loadgen::verdict::Verdict;
 use serde::{Deserialize, Serialize};
@@ -66,7 +68,8 @@ impl Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Terms {
-    /// Connections that entered an accept queue: accepted, left, destroyed, lost or raced.
+    /// Connections that entered an accept queue: accepted, left, destroyed, lost or raced. With confirm reply without the
+    /// raced ones: each of them is the second child of a connection that is counted already.
     pub entered: u64,
     /// Left in the accept queues when accepting stopped.
     pub left: u64,
@@ -76,8 +79,9 @@ pub struct Terms {
     /// `io_uring` had completed and not looked at.
     pub lost: u64,
     /// Counted as entered by the kernel, then discarded without a counter: the final ACK and the client's next segment
-    /// were handled on two CPUs. At most the attempts that the client closed unserved within 10 ms of connecting: all of
-    /// them with confirm none, those connected just before their deadline otherwise.
+    /// were handled on two CPUs. At most the attempts whose next segment came at once: all that were established with
+    /// confirm none (a RST or FIN) and with confirm reply (data), otherwise those closed unserved within 10 ms of
+    /// connecting, just before their deadline.
     pub raced: u64,
     /// Attempts for which connect(2) itself gave ECONNRESET: established first, whether accepted or not.
     pub reset_at_connect: u64,
@@ -163,6 +167,8 @@ struct Books {
     /// Connections by the acceptors' batch histogram: a second count of `accepted`.
     batched: u64,
     pending: u64,
+    /// Does the client send data right behind its last ACK? Then a raced child has a twin that lives.
+    client_speaks_first: bool,
     /// Could a request socket have expired by now?
     may_expire: bool,
 }
@@ -214,6 +220,7 @@ impl Books {
             lost_at_most: server.total(|acceptor| acceptor.lost_at_most),
             batched: server.batch.sum,
             pending: server.syn_recv,
+            client_speaks_first: loadgen.opts.confirm == Confirm::Reply,
             may_expire: lasted_ns > earliest_expiry_ns(retries),
         }
     }
@@ -231,9 +238,10 @@ impl Books {
         let seen_to_enter = self.accepted + self.left + self.destroyed;
         let uncounted = self.server.passive_opens.saturating_sub(seen_to_enter);
         let lost = uncounted.min(self.lost_at_most);
-        // Only a client that closes right after its last ACK can race it; a difference beyond those is a residual.
+        // Only a client that sends right after its last ACK can race it; a difference beyond those is a residual.
         let raced = (uncounted - lost).min(self.whole.abrupt);
-        let entered = seen_to_enter + lost + raced;
+        // Data behind the ACK makes a second child, which gives way to the first: `inet_csk_complete_hashdance`.
+        let entered = seen_to_enter + lost + if self.client_speaks_first { 0 } else { raced };
         let stray_cookies = self.server.syncookies_received.saturating_sub(self.server.syncookies_sent);
         let ghosts = entered.saturating_sub(self.client_established()).min(stray_cookies);
         let phantoms = (self.client_established() + ghosts).saturating_sub(entered);
@@ -288,7 +296,8 @@ impl Books {
             self.lost(terms),
             terms.raced
         );
-        line(3, "entered", equation, difference(opens, terms.entered))
+        let counted = self.accepted + self.left + self.destroyed + terms.lost + terms.raced;
+        line(3, "entered", equation, difference(opens, counted))
     }
 
     /// Line 4: what was connected for the clients either entered or is a phantom. It defines phantoms, so only more

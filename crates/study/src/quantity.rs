@@ -223,7 +223,10 @@ mod tests {
         trial.loadgen.kernel.net.syn_retransmits = 7;
         trial.server.kernel.net.syn_retransmits = 5;
         trial.server.listeners[0].full_ns = 250_000_000;
-        trial.server.acceptors[0].late_handshakes = 3;
+        let acceptor = &mut trial.server.acceptors[0];
+        (acceptor.late_handshakes, acceptor.replies, acceptor.wakeups_empty) = (3, 11, 12);
+        (acceptor.pauses, acceptor.restarts) = (13, 14);
+        trial.ledger.terms.lost = 1;
         trial.timings.load_ms = 2000.0;
         close("overflows", &trial, 31.0);
         close("listen-drops", &trial, 40.0);
@@ -231,6 +234,11 @@ mod tests {
         close("queue-capacity", &trial, 129.0);
         close("queue-full-seconds", &trial, 0.25);
         close("late-handshakes", &trial, 3.0);
+        close("replies", &trial, 11.0);
+        close("empty-wakeups", &trial, 12.0);
+        close("accept-pauses", &trial, 13.0);
+        close("worker-restarts", &trial, 14.0);
+        close("lost", &trial, 1.0);
         close("accepted", &trial, 790.0);
         close("accept-rate", &trial, 395.0);
         close("phantoms", &trial, 10.0);
@@ -253,7 +261,7 @@ mod tests {
         trial.loadgen.measured.planned = 1010;
         close("served-ratio", &trial, 0.78);
         close("planned", &trial, 1010.0);
-        for unknown in ["phantoms", "raced", "queue-max"] {
+        for unknown in ["phantoms", "raced", "lost", "queue-max"] {
             assert_eq!(read(unknown, &trial), None, "{unknown}");
         }
     }

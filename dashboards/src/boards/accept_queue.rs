@@ -3,7 +3,7 @@
 use super::{FILL, NONE_WANTED, binds, server_sysctls, tcp_sockets};
 use crate::model::{Dashboard, Panel, Row, Unit};
 use crate::query::metric::{listeners, server};
-use crate::query::{Role, buckets, limit_now, quantile, rate, sel, sum_rate};
+use crate::query::{Role, buckets, buckets_of, limit_now, quantile, rate, sel, sum_rate};
 
 /// The board.
 pub(super) fn board() -> Dashboard {
@@ -12,12 +12,12 @@ pub(super) fn board() -> Dashboard {
         "acceptbench: Accept queue",
         "The queues of acceptbench server from inside: depth against limit, time full, drops, waiting \
          time, and the acceptors that empty them.",
-        vec![health(), depth(), losses(), wait(), acceptors(), handshakes()],
+        vec![health(), depth(), losses(), wait(), acceptors(), connections(), handshakes()],
     )
 }
 
 fn health() -> Row {
-    let wait = format!("max({} >= 0)", quantile(0.99, "job, instance", &server::QUEUE_WAIT));
+    let wait = format!("max({} >= 0)", quantile(0.99, "job, instance, source", &server::QUEUE_WAIT));
     Row::new("Healthy? What binds it?", 5)
         .panel(12, binds())
         .panel(
@@ -162,10 +162,12 @@ fn wait() -> Row {
             Panel::time_series(
                 "Wait in the accept queue",
                 Unit::Seconds,
-                "From entering the accept queue to accept(2). source tcp-info has steps of the kernel's tick \
-                 (4 ms at 250 Hz). Little's law: wait = depth / accepts per second, so a longer backlog under \
-                 overload only makes everybody wait longer. Knobs: acceptors, accept-delay, backlog. Bad: a \
-                 p50 that is a good part of the clients' deadline.",
+                "From entering the accept queue to accept(2). Source tcp-info knows every connection, in steps \
+                 of the kernel's tick (4 ms at 250 Hz); source timestamp only those whose client speaks first \
+                 (on-accept reply or echo), to the microsecond, without the time the client took to send. \
+                 Little's law: wait = depth / accepts per second, so a longer backlog under overload only \
+                 makes everybody wait longer. Knobs: acceptors, accept-delay, backlog. Bad: a p50 that is a \
+                 good part of the clients' deadline.",
             )
             .target(p(0.5), "p50 · {{instance}} ({{source}})")
             .target(p(0.99), "p99 · {{instance}} ({{source}})"),
@@ -175,11 +177,11 @@ fn wait() -> Row {
             Panel::heat_map(
                 "Accepts by how long they waited",
                 Unit::Seconds,
-                "Accepts per second by how long the connection had waited. A band that rises with backlog is \
+                "Accepts per second by how long the connection had waited (source tcp-info). A band that rises with backlog is \
                  sustained overload: the queue is always full and backlog only sets the waiting time. Bad: \
                  the band is near the clients' deadline.",
             )
-            .target(buckets("", &server::QUEUE_WAIT), "{{le}}"),
+            .target(buckets_of("", &server::QUEUE_WAIT, r#"source="tcp-info""#), "{{le}}"),
         )
 }
 
@@ -205,7 +207,7 @@ fn acceptors() -> Row {
                 Unit::PerSecond,
                 "empty: an acceptor was woken and another had been faster. Many empty ones are the thundering \
                  herd of several acceptors with an epoll of their own on one listener. Knobs: acceptors, \
-                 reuseport, engine (blocking wakes one). Bad: more empty than work.",
+                 reuseport, engine (blocking and epoll-exclusive wake one). Bad: more empty than work.",
             )
             .target(sum_rate("instance, result", &server::ACCEPT_WAKEUPS, ""), "{{result}} · {{instance}}"),
         )
@@ -224,37 +226,62 @@ fn acceptors() -> Row {
         .panel(
             6,
             Panel::time_series(
-                "Accept errors",
+                "Accept errors and pauses",
                 Unit::PerSecond,
                 "accept(2) errors by errno. EMFILE and ENFILE: no descriptor left (nofile): the connection \
-                 stays in the accept queue and acceptors pause. The kernel never gives ECONNABORTED: a \
-                 connection that was reset in the queue is accepted dead. Bad: above 0.",
+                 stays in the accept queue, and the acceptor leaves that listener alone for 10 ms, which is a \
+                 pause. The kernel never gives ECONNABORTED: a connection that was reset in the queue is \
+                 accepted dead. Knobs: nofile, hold, close. Bad: above 0; pauses near 100 per second and \
+                 listener mean that descriptors are out all the time.",
             )
-            .target(sum_rate("instance, errno", &server::ACCEPT_ERRORS, ""), "{{errno}} · {{instance}}"),
+            .target(sum_rate("instance, errno", &server::ACCEPT_ERRORS, ""), "{{errno}} · {{instance}}")
+            .target(rate(&server::ACCEPT_PAUSES, ""), "pauses · {{instance}}"),
         )
+}
+
+fn connections() -> Row {
+    Row::new("Connections and processes", 8)
         .panel(
-            8,
+            6,
             Panel::time_series(
                 "Open connections",
                 Unit::Short,
-                "Accepted and not closed. on-accept says what happens to a connection, and nofile bounds how \
-                 many there can be. Bad: a line that climbs to nofile.",
+                "Accepted and not closed. on-accept, hold and close say how long a connection stays, and \
+                 nofile bounds how many there can be. unhandled: taken off the accept queue by engine \
+                 io-uring-multishot and not looked at yet, a queue that no backlog bounds. Bad: open climbs \
+                 to nofile; unhandled grows, for the server is then too slow and the accept queue does not \
+                 show it.",
             )
-            .target(sel(&server::OPEN_CONNECTIONS, ""), "open · {{instance}}"),
+            .target(sel(&server::OPEN_CONNECTIONS, ""), "open · {{instance}}")
+            .target(sel(&server::UNHANDLED, ""), "unhandled · {{instance}}"),
         )
         .panel(
-            8,
+            6,
             Panel::time_series(
                 "Connections closed",
                 Unit::PerSecond,
-                "By reason. server: with a FIN. reset: with a RST, as on-accept reset asks. error: the \
-                 greeting could not be sent, for the client had gone while it waited in the accept queue \
-                 (backlog, deadline). Bad: errors close to the rate of accepts.",
+                "By reason. server and peer: with a FIN or by the client, whoever was first (close: \
+                 half-close and wait leave it to the client). reset: with a RST, as on-accept reset asks. \
+                 error: the answer could not be sent, for the client had gone while it waited in the accept \
+                 queue (backlog, deadline). killed: its acceptor died (workers processes). Who closes first \
+                 keeps the TIME_WAIT. Bad: errors close to the rate of accepts; any killed.",
             )
             .target(rate(&server::CLOSED, ""), "{{reason}} · {{instance}}"),
         )
         .panel(
-            8,
+            6,
+            Panel::time_series(
+                "Processes forked and replaced",
+                Unit::PerSecond,
+                "forked: a child for each connection (handler fork), at most max-children at once for each \
+                 acceptor. replaced: pre-forked acceptors (workers processes) that had died; the connections \
+                 they held are closed as killed, those in the queue are safe. Bad: anything replaced.",
+            )
+            .target(rate(&server::FORKS, ""), "forked · {{instance}}")
+            .target(rate(&server::WORKER_RESTARTS, ""), "replaced · {{instance}}"),
+        )
+        .panel(
+            6,
             Panel::time_series(
                 "Cost of sampling the queues",
                 Unit::Ratio,
@@ -287,12 +314,14 @@ fn handshakes() -> Row {
                 Unit::PerSecond,
                 "Dead: the client had reset it (deadline passed) while it held a place in the queue, and it \
                  cost an accept all the same. Late: its SYN-ACK had been sent again: a phantom that got in \
-                 after all. Greeted: got its byte. Knobs: backlog (shorter: less dead weight), deadline, \
-                 acceptors, tcp_synack_retries. Bad: dead ones close to the rate of accepts.",
+                 after all. Greeted and replied: got its byte, at once or after it had sent one (on-accept). \
+                 Knobs: backlog (shorter: less dead weight), deadline, acceptors, tcp_synack_retries. Bad: \
+                 dead ones close to the rate of accepts.",
             )
             .target(rate(&server::DEAD_ON_ACCEPT, ""), "dead · {{instance}}")
             .target(rate(&server::LATE_HANDSHAKES, ""), "late · {{instance}}")
-            .target(rate(&server::GREETINGS, ""), "greeted · {{instance}}"),
+            .target(rate(&server::GREETINGS, ""), "greeted · {{instance}}")
+            .target(rate(&server::REPLIES, ""), "replied · {{instance}}"),
         )
         .panel(8, tcp_sockets(Role::Server))
         .panel(24, server_sysctls(Role::Server))

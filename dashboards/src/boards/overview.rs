@@ -3,7 +3,7 @@
 use super::{NONE_WANTED, binds, server_sysctls, sysctls};
 use crate::model::{Dashboard, Panel, Row, Unit};
 use crate::netstat;
-use crate::query::metric::{listeners, loadgen, server, standard};
+use crate::query::metric::{listeners, loadgen, runner, server, standard};
 use crate::query::{Role, buckets, limit_now, quantile, rate, sel, sum_rate, up};
 
 /// Verdicts of attempts that reached what they asked for.
@@ -22,7 +22,7 @@ pub(super) fn board() -> Dashboard {
         "acceptbench: Overview",
         "What happens to connections at the accept path, and which knob changes it: server, load \
          generator and the kernel's counters side by side.",
-        vec![health(), throughput(), queue(), latency(), parameters(), client()],
+        vec![health(), throughput(), queue(), latency(), parameters(), client(), ledger()],
     )
 }
 
@@ -272,5 +272,38 @@ fn client() -> Row {
             )
             .target(sel(&loadgen::PORTS_AVAILABLE, ""), "ports · {{instance}}")
             .target(sel(&loadgen::FDS_AVAILABLE, ""), "descriptors · {{instance}}"),
+        )
+}
+
+fn ledger() -> Row {
+    Row::new("Runs: do the books balance?", 8)
+        .panel(
+            12,
+            Panel::time_series(
+                "Residual of each line",
+                Unit::Short,
+                "While acceptbench run is scraped: what does not balance in each line of the last trial's \
+                 ledger; such a trial does not count. Somebody miscounted, or another program was in the \
+                 namespace. With tcp_syncookies 0 line 5 counts phantoms a second time; once a cookie was \
+                 sent it cannot. Bad: anything but 0.",
+            )
+            .target(sel(&runner::RESIDUAL, ""), "line {{line}} · {{instance}}"),
+        )
+        .panel(
+            12,
+            Panel::time_series(
+                "Named terms of the ledger",
+                Unit::PerSecond,
+                "Connections of finished trials that only the ledger knows. phantoms: connected for the \
+                 client, never in the accept queue (backlog, somaxconn, tcp_syncookies). raced: counted by \
+                 the kernel and discarded (confirm none or reply). lost: accepted by a process that was \
+                 killed before it counted them (workers processes), at most one per kill but for io-uring. \
+                 ghosts: accepted again from stray data with a valid cookie (tcp_syncookies). Bad: phantoms \
+                 where you expected none; any lost without a kill.",
+            )
+            .target(rate(&runner::PHANTOMS, ""), "phantoms · {{instance}}")
+            .target(rate(&runner::RACED, ""), "raced · {{instance}}")
+            .target(rate(&runner::LOST, ""), "lost · {{instance}}")
+            .target(rate(&runner::GHOSTS, ""), "ghosts · {{instance}}"),
         )
 }

@@ -128,6 +128,39 @@ fn giving_up_while_the_handshake_ends_balances() {
 }
 
 #[test]
+fn a_client_that_speaks_first_balances_though_its_data_races_its_last_ack() {
+    for topology in ["veth", "loopback"] {
+        let trials = balanced(&experiment(
+            2,
+            topology,
+            r#"
+            [server]
+            on-accept = "reply"
+            backlog = 64
+            accept-delay = "200us"
+            [loadgen]
+            arrivals = "burst:600/500ms"
+            confirm = "reply"
+            deadline = "1200ms"
+            [[factor]]
+            set = "sysctl.net.ipv4.tcp_syncookies"
+            to = [0, 1]
+            "#,
+        ));
+        for trial in trials {
+            let (terms, whole) = (&trial.ledger.terms, trial.loadgen.whole());
+            assert_eq!(whole.abrupt, whole.established, "{}: everyone connected has spoken", trial.name);
+            let entered = trial.server.accepted() + trial.server.left();
+            assert_eq!(terms.entered, entered, "{}: a raced child has a twin that counts", trial.name);
+            assert_eq!(trial.server.kernel.net.passive_opens, entered + terms.raced, "{}", trial.name);
+            assert!(trial.server.total(|acceptor| acceptor.replies) >= whole.verdict(Verdict::Served));
+            // Both sources know the wait of connections whose client speaks first.
+            assert!(trial.server.wait_stamped.count > 0 && trial.server.wait.count >= trial.server.wait_stamped.count);
+        }
+    }
+}
+
+#[test]
 fn a_server_that_resets_is_told_from_one_that_never_accepted() {
     for topology in ["veth", "loopback"] {
         let trials = balanced(&experiment(

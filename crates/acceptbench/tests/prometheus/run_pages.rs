@@ -139,7 +139,7 @@ fn check_runner(page: &Samples, records: &[Value]) {
     assert_eq!(page.count("acceptbench_experiment_trials"), TRIALS as u64);
     let invalid = records.iter().filter(|record| record["invalid"] != Value::Array(Vec::new())).count();
     assert_eq!(page.count("acceptbench_experiment_trials_invalid_total"), invalid as u64);
-    for term in ["phantoms", "raced", "ghosts"] {
+    for term in ["phantoms", "raced", "lost", "ghosts"] {
         assert_eq!(
             page.count(&format!("acceptbench_ledger_{term}_total")),
             sum(records, &format!("/ledger/terms/{term}")),

@@ -1,3 +1,5 @@
+use loadgen::opts::Confirm;
+
 use super::*;
 use crate::results::Trial;
 use crate::testing;
@@ -141,6 +143,99 @@ fn line_3_names_raced_when_the_client_may_send_and_refuses_a_negative_one() {
     assert_eq!(residuals(&ledger), []);
     assert_eq!((ledger.terms.raced, ledger.terms.entered, ledger.terms.phantoms), (7, 797, 3));
     assert_eq!(residuals(&settled(without_greeting(788, 10))), [(3, -2)]);
+}
+
+/// An acceptor was killed: what it may have lost is bounded by `at_most`, and the kernel counted `opens` entries.
+fn killed(at_most: u64, opens: u64) -> impl FnOnce(&mut Trial) {
+    move |trial| {
+        trial.server.acceptors[0].lost_at_most = at_most;
+        trial.server.kernel.net.passive_opens = opens;
+        // Who was lost is no phantom.
+        trial.server.kernel.net.embryonic_resets -= opens - 790;
+    }
+}
+
+#[test]
+fn a_connection_lost_with_its_process_balances_and_is_named() {
+    let ledger = settled(killed(1, 791));
+    assert_eq!(residuals(&ledger), []);
+    assert_eq!((ledger.terms.lost, ledger.terms.raced, ledger.terms.entered, ledger.terms.phantoms), (1, 0, 791, 9));
+    let line = &ledger.lines[2].equation;
+    assert_eq!(
+        line,
+        "PassiveOpens(server) 791 = accepted 790 + left 0 + destroyed 0 + lost with the process 1 + raced 0"
+    );
+    let ledger = settled(killed(1, 790));
+    assert_eq!((residuals(&ledger), ledger.terms.lost), (vec![], 0), "a kill need not lose anything");
+    assert!(ledger.lines[2].equation.contains("lost with the process 0"), "{}", ledger.lines[2].equation);
+    assert!(!settled(|_| ()).lines[2].equation.contains("lost"), "nobody was killed");
+}
+
+#[test]
+fn more_lost_than_kills_explain_is_a_residual() {
+    let ledger = settled(|trial| trial.server.kernel.net.passive_opens = 791);
+    assert_eq!((residuals(&ledger), ledger.terms.lost), (vec![(3, 1)], 0), "nobody was killed");
+    let ledger = settled(|trial| {
+        killed(1, 793)(trial);
+        trial.server.kernel.net.embryonic_resets = 9;
+    });
+    assert_eq!((residuals(&ledger), ledger.terms.lost), (vec![(3, 2)], 1));
+}
+
+#[test]
+fn lost_comes_before_raced() {
+    let ledger = settled(|trial| {
+        killed(2, 793)(trial);
+        trial.loadgen.measured.abrupt = 5;
+    });
+    assert_eq!(residuals(&ledger), []);
+    assert_eq!((ledger.terms.lost, ledger.terms.raced, ledger.terms.entered), (2, 1, 793));
+}
+
+#[test]
+fn line_6_forgives_a_byte_sent_by_a_process_that_died_before_it_counted_it() {
+    let greeted = |greetings: u64, at_most: u64| {
+        move |trial: &mut Trial| {
+            trial.server.acceptors[0].greetings = greetings;
+            trial.server.acceptors[0].lost_at_most = at_most;
+        }
+    };
+    assert_eq!(residuals(&settled(greeted(779, 1))), []);
+    assert_eq!(residuals(&settled(greeted(778, 1))), [(6, 1)]);
+    assert_eq!(residuals(&settled(greeted(779, 0))), [(6, 1)]);
+    let line = &settled(greeted(779, 1)).lines[5].equation;
+    assert!(line.contains("answered 779 (+ at most 1 uncounted) ≤ accepted 790 + lost with the process 0"), "{line}");
+}
+
+#[test]
+fn an_answer_is_a_greeting_or_a_reply() {
+    let answered = |greetings: u64, replies: u64| {
+        move |trial: &mut Trial| {
+            trial.loadgen.opts.confirm = Confirm::Reply;
+            (trial.server.acceptors[0].greetings, trial.server.acceptors[0].replies) = (greetings, replies);
+        }
+    };
+    assert_eq!(residuals(&settled(answered(0, 785))), []);
+    assert_eq!(residuals(&settled(answered(400, 385))), []);
+    assert_eq!(residuals(&settled(answered(0, 779))), [(6, 1)]);
+    assert_eq!(residuals(&settled(answered(400, 395))), [(6, 5)]);
+}
+
+#[test]
+fn with_confirm_reply_a_raced_child_has_a_twin_that_counts() {
+    let spoken = |opens: u64| {
+        move |trial: &mut Trial| {
+            trial.loadgen.opts.confirm = Confirm::Reply;
+            trial.loadgen.measured.abrupt = 800;
+            let acceptor = &mut trial.server.acceptors[0];
+            (acceptor.greetings, acceptor.replies) = (0, 790);
+            trial.server.kernel.net.passive_opens = opens;
+        }
+    };
+    let ledger = settled(spoken(793));
+    assert_eq!(residuals(&ledger), []);
+    assert_eq!((ledger.terms.raced, ledger.terms.entered, ledger.terms.phantoms), (3, 790, 10));
+    assert_eq!(residuals(&settled(spoken(1591))), [(3, 1)], "at most one for each attempt that spoke");
 }
 
 #[test]

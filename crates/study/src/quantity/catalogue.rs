@@ -235,6 +235,14 @@ const KERNEL: &[Quantity] = &[
         |t| whole(t).then_some(t.ledger.terms.raced as f64)
     ),
     quantity!(
+        "lost",
+        "lost with a process",
+        Count,
+        Lower,
+        "Connections accepted by a process that was killed before it counted them, whole trial, from the ledger",
+        |t| whole(t).then_some(t.ledger.terms.lost as f64)
+    ),
+    quantity!(
         "residual",
         "ledger residual",
         Count,
@@ -260,6 +268,14 @@ const SERVER: &[Quantity] = &[
         t.server.total(|acceptor| acceptor.greetings) as f64
     )),
     quantity!(
+        "replies",
+        "replies",
+        Count,
+        Neither,
+        "Connections answered after they had sent something (on-accept reply and echo), whole trial",
+        |t| Some(t.server.total(|acceptor| acceptor.replies) as f64)
+    ),
+    quantity!(
         "dead-on-accept",
         "dead on accept",
         Count,
@@ -274,6 +290,30 @@ const SERVER: &[Quantity] = &[
         Lower,
         "Connections accepted whose SYN-ACK had been sent again: phantoms that got in after all, whole trial",
         |t| Some(t.server.total(|acceptor| acceptor.late_handshakes) as f64)
+    ),
+    quantity!(
+        "empty-wakeups",
+        "empty wake-ups",
+        Count,
+        Lower,
+        "Wake-ups of an acceptor that found the queue empty because another was faster, whole trial",
+        |t| Some(t.server.total(|acceptor| acceptor.wakeups_empty) as f64)
+    ),
+    quantity!(
+        "accept-pauses",
+        "accept pauses",
+        Count,
+        Lower,
+        "Times a listener was left alone because descriptors or memory had run out, whole trial",
+        |t| Some(t.server.total(|acceptor| acceptor.pauses) as f64)
+    ),
+    quantity!(
+        "worker-restarts",
+        "workers replaced",
+        Count,
+        Lower,
+        "Pre-forked acceptors replaced after they had died, whole trial",
+        |t| Some(t.server.total(|acceptor| acceptor.restarts) as f64)
     ),
 ];
 
