@@ -64,16 +64,24 @@ impl Connections {
 
     /// Lets go on what is due at `now` (monotonic ns).
     pub(crate) fn advance_due(&mut self, now: u64, tally: &Tally) {
+        while let Some(token) = self.pop_due(now) {
+            self.advance(token, now, tally);
+        }
+    }
+
+    /// Takes the next connection that is due at `now` (monotonic ns) off the clock.
+    pub(crate) fn pop_due(&mut self, now: u64) -> Option<Token> {
         while let Some((until, token)) = self.due.front().copied() {
-            if self.place(token).is_none() {
-                self.due.pop_front();
-            } else if until <= now {
-                self.due.pop_front();
-                self.advance(token, now, tally);
-            } else {
-                return;
+            let open = self.place(token).is_some();
+            if open && until > now {
+                return None;
+            }
+            self.due.pop_front();
+            if open {
+                return Some(token);
             }
         }
+        None
     }
 
     /// When the next connection is due (monotonic ns).

@@ -30,6 +30,7 @@ use crate::snapshot::{ListenerCounts, ListenerOptions, Snapshot};
 use crate::staff::{Bells, Crew, Staff};
 use crate::tally::{DeskOf, Desks, Tally};
 use crate::threads::Threads;
+use crate::uring;
 
 /// Why a server could not start. Nothing is left behind.
 #[derive(Debug, Error)]
@@ -287,11 +288,16 @@ fn check_engine(engine: Engine) -> Result<(), StartError> {
     if !matches!(engine, Engine::IoUring | Engine::IoUringMultishot) {
         return Ok(());
     }
-    kernel::process::io_uring_works().map_err(|error| {
+    let refused = |error| {
         StartError::Requirement(format!(
             "engine {engine} needs io_uring, which this kernel or container refuses ({error}); use engine epoll"
         ))
-    })
+    };
+    kernel::process::io_uring_works().map_err(refused)?;
+    if engine == Engine::IoUringMultishot && !uring::multishot_works().map_err(refused)? {
+        return Err(StartError::Requirement(format!("engine {engine} needs Linux 5.19 or newer; use engine io-uring")));
+    }
+    Ok(())
 }
 
 fn opened(listener: &Listener) -> Result<Opened, StartError> {

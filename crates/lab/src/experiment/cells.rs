@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use server::opts::Engine;
 use study::design::{Cell, Design, Factor, Grid, Level};
 use toml::{Spanned, Value};
 
@@ -123,6 +124,7 @@ pub(super) fn cross(
         }
         check_levels(source, &settings, &grid.factors)?;
         grid.factors.iter().try_for_each(|factor| check_alike(source, factor))?;
+        let first = resolved.len();
         let sizes: Vec<usize> = grid.factors.iter().map(|factor| factor.levels.len()).collect();
         for levels in combinations(&sizes) {
             let mut cell_settings = settings.clone();
@@ -139,6 +141,7 @@ pub(super) fn cross(
             resolved.push(cell_settings.resolve().map_err(|message| source.error(&span, message))?);
             design.cells.push(Cell { index: design.cells.len(), grid: index, levels, settings: shown });
         }
+        check_multishot(source, &grid.factors, &resolved[first..])?;
         let factors = grid.factors.into_iter().map(|factor| factor.factor).collect();
         design.grids.push(Grid { name: grid.name, factors });
     }
@@ -157,6 +160,32 @@ fn check_levels(source: &Source<'_>, base: &Settings, factors: &[PlacedFactor]) 
     Ok(())
 }
 
+/// What sets the length of the accept queue, which a multishot accept empties by itself.
+const QUEUE_LENGTH: [&str; 2] = ["server.backlog", "sysctl.net.core.somaxconn"];
+
+/// No cell of a grid that varies the queue's length may have an engine for which it means nothing.
+fn check_multishot(source: &Source<'_>, factors: &[PlacedFactor], cells: &[Resolved]) -> Result<(), ExperimentError> {
+    if cells.iter().all(|cell| cell.server.engine != Engine::IoUringMultishot) {
+        return Ok(());
+    }
+    for factor in factors {
+        for name in QUEUE_LENGTH {
+            let value = |values: &Values| values.iter().find(|(key, _)| key == name).map(|(_, value)| text_of(value));
+            let values: BTreeSet<_> = factor.levels.iter().map(|(values, _)| value(values)).collect();
+            if let ([_, (_, place), ..], true) = (factor.levels.as_slice(), values.len() > 1) {
+                return Err(source.error(
+                    place,
+                    format!(
+                        "{name} changes nothing under server.engine = \"io-uring-multishot\", which empties the accept \
+                         queue by itself; use engine \"io-uring\", or vary {name} in a grid without it"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// All combinations of levels, the last factor fastest; one empty combination for no factors.
 fn combinations(sizes: &[usize]) -> Vec<Vec<usize>> {
     sizes.iter().fold(vec![Vec::new()], |combinations, size| {
@@ -165,4 +194,38 @@ fn combinations(sizes: &[usize]) -> Vec<Vec<usize>> {
             .flat_map(|head| (0..*size).map(move |level| head.iter().copied().chain([level]).collect()))
             .collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::experiment::Experiment;
+
+    fn check(factors: &str) -> Result<(), String> {
+        let header = "[experiment]\nname = \"x\"\nquestion = \"?\"\n";
+        Experiment::parse("x.toml", &format!("{header}{factors}")).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_queue_is_not_varied_where_nothing_waits_in_it() {
+        let engines = "[[factor]]\nset = \"server.engine\"\nto = [\"epoll\", \"io-uring-multishot\"]\n";
+        for name in ["server.backlog", "sysctl.net.core.somaxconn"] {
+            let varied = format!("[[factor]]\nset = \"{name}\"\nto = [16, 128]\n");
+            let refused = check(&format!("{varied}{engines}")).expect_err("meaningless");
+            assert!(refused.starts_with("x.toml:6: "), "{refused}");
+            assert!(refused.contains(name) && refused.contains("use engine \"io-uring\""), "{refused}");
+            assert!(!refused.contains('\n'), "one line: {refused}");
+
+            let fixed = "[server]\nengine = \"io-uring-multishot\"\n";
+            assert!(check(&format!("{fixed}{varied}")).is_err());
+            // The base grid holds only the file's own settings, the other one varies.
+            let apart =
+                format!("{engines}[[also]]\nname = \"queue\"\n{}", varied.replace("[[factor]]", "[[also.factor]]"));
+            assert_eq!(check(&apart), Ok(()));
+            assert_eq!(check(&varied), Ok(()));
+        }
+        assert_eq!(check(engines), Ok(()));
+        let together = "[[factor]]\nlevels = [{ \"server.engine\" = \"epoll\", \"server.backlog\" = 16 }, \
+                        { \"server.engine\" = \"io-uring-multishot\", \"server.backlog\" = 16 }]\n";
+        assert_eq!(check(together), Ok(()), "not varied");
+    }
 }
