@@ -16,7 +16,7 @@ use crate::listener::Listener;
 use crate::opts::{Batch, Engine, Opts, Stall};
 use crate::service::{Service, sleep_until, wait_readable};
 use crate::tally::{DeskOf, ERRNOS, Tally};
-use crate::{blocking, epoll, tokio, uring};
+use crate::{blocking, epoll, tokio as tokio_engines, uring};
 
 /// How long an acceptor leaves its listener alone when descriptors or memory have run out (accept(2):
 /// EMFILE, ENFILE, ENOBUFS, ENOMEM leave the connection in the queue, so retrying at once is a busy loop).
@@ -90,7 +90,7 @@ impl Acceptor {
             Engine::Blocking => blocking::run,
             Engine::IoUring => uring::run_single,
             Engine::IoUringMultishot => uring::run_multishot,
-            Engine::Tokio | Engine::TokioLocal => tokio::run_local,
+            Engine::Tokio | Engine::TokioLocal => tokio_engines::run_local,
         };
         let ended = engine(&mut self);
         // On success the engine has done this itself, before it served what was open.
@@ -106,6 +106,11 @@ impl Acceptor {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.desk.tally
+    }
+
+    /// The CPU its thread is to be pinned to.
+    pub(crate) fn cpu(&self) -> Option<usize> {
+        self.cpu
     }
 
     /// Is there any service time?

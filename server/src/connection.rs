@@ -183,6 +183,10 @@ impl Connection {
             _ => match send(&self.socket, ANSWER, SendFlags::NOSIGNAL) {
                 Ok(_) => {
                     tally.replies.add(1);
+                    // The client's end may have come along with its request, and an edge is not reported twice.
+                    if self.manners.close != Close::Close && self.discard().is_some() {
+                        return Some(End::Peer);
+                    }
                     self.finish()
                 }
                 Err(_) => Some(End::Error),

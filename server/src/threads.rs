@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use crate::acceptor::Acceptor;
 use crate::opts::Engine;
 use crate::tally::Desks;
-use crate::tokio;
+use crate::tokio as tokio_engines;
 
 type Handle = JoinHandle<io::Result<()>>;
 
@@ -30,7 +30,7 @@ impl Threads {
     /// Starts them. After an error some may run: end them.
     pub(crate) fn start(&self, engine: Engine, acceptors: Vec<Acceptor>) -> io::Result<()> {
         if engine == Engine::Tokio {
-            return self.spawn("acceptors".to_owned(), 0, || tokio::run_together(acceptors));
+            return self.spawn("acceptors".to_owned(), 0, || tokio_engines::run_together(acceptors));
         }
         for (index, acceptor) in acceptors.into_iter().enumerate() {
             self.spawn(format!("acceptor-{index}"), index, || acceptor.run())?;
