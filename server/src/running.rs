@@ -1,5 +1,6 @@
 //! A running server: its listeners, its acceptors, and the handle that reads and ends them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -84,11 +85,13 @@ struct Opened {
 struct Shared {
     plan: Plan,
     opened: Vec<Opened>,
+    /// The ports listened on, each once.
+    ports: Arc<[u16]>,
     slots: Arc<[Slot]>,
     desks: Desks,
     fills: Arc<Histogram>,
     sampler_cpu_ns: Arc<Counter>,
-    namespace: Mutex<NamespaceReader>,
+    namespace: Arc<Mutex<NamespaceReader>>,
     staff: Arc<Staff>,
 }
 
@@ -124,7 +127,7 @@ impl Server {
             (opts.relisten == Relisten::OnChange).then(|| relisten::Relisten::new(sysctl::read(SOMAXCONN).ok()));
         let Origin { program, inherited } = origin;
         let listeners = open_listeners(plan, &cpus, inherited)?;
-        let opened = listeners.iter().map(|listener| opened(listener)).collect::<Result<_, _>>()?;
+        let opened = listeners.iter().map(|listener| opened(listener)).collect::<Result<Vec<_>, _>>()?;
         let acceptors = opts.acceptors.get() as usize;
         let desks: Desks =
             Arc::new(SharedMemory::new("acceptbench-desks", acceptors).map_err(starting("the counters"))?);
@@ -161,12 +164,13 @@ impl Server {
         };
         let shared = Arc::new(Shared {
             plan: plan.clone(),
+            ports: ports(&opened),
             opened,
             slots,
             desks,
             fills: Arc::new(Histogram::new()),
             sampler_cpu_ns: Arc::new(Counter::default()),
-            namespace: Mutex::new(NamespaceReader::open()),
+            namespace: Arc::new(Mutex::new(NamespaceReader::open())),
             staff: Arc::new(staff),
         });
         // From here on, dropping `server` ends what was started.
@@ -188,6 +192,8 @@ impl Server {
             steered: opts.reuseport == Reuseport::Cpu,
             staff: Arc::clone(&shared.staff),
             netstat: NetstatReader::open().ok(),
+            namespace: Arc::clone(&shared.namespace),
+            ports: Arc::clone(&shared.ports),
             stop: self.stop.clone(),
         };
         let builder = std::thread::Builder::new().name("sampler".to_owned());
@@ -305,6 +311,11 @@ fn opened(listener: &Listener) -> Result<Opened, StartError> {
     Ok(Opened { address: listener.address, backlog: listener.backlog, limit: depth.limit, options: listener.options() })
 }
 
+fn ports(opened: &[Opened]) -> Arc<[u16]> {
+    let ports: BTreeSet<u16> = opened.iter().map(|opened| opened.address.port()).collect();
+    ports.into_iter().collect()
+}
+
 fn open_listeners(
     plan: &Plan,
     cpus: &[Option<usize>],
@@ -408,7 +419,6 @@ impl Observer {
             }
             sum
         };
-        let ports: std::collections::BTreeSet<u16> = shared.opened.iter().map(|opened| opened.address.port()).collect();
         let mut warnings = shared.plan.warnings();
         warnings.extend(self::warnings(opts, &listeners));
         Snapshot {
@@ -421,7 +431,7 @@ impl Observer {
             wait: merged(|tally| &tally.wait),
             wait_stamped: merged(|tally| &tally.wait_stamped),
             fill: shared.fills.snapshot(),
-            syn_recv: ports.iter().map(|port| namespace.syn_recv(*port)).sum(),
+            syn_recv: namespace.syn_recv(&shared.ports, detail),
             kernel: namespace.read(detail),
             sampler_cpu_ns: shared.sampler_cpu_ns.get(),
         }

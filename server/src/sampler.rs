@@ -15,6 +15,7 @@ use telemetry::Stop;
 use telemetry::counter::Counter;
 use telemetry::histogram::{Histogram, fill_parts};
 use telemetry::listeners::Widened;
+use telemetry::namespace::NamespaceReader;
 
 use crate::listener::{Depth, Listener};
 use crate::opts::Retire;
@@ -25,6 +26,9 @@ use crate::tally::Desks;
 
 /// Time between two looks.
 const TICK: Duration = Duration::from_millis(5);
+
+/// Time between two dumps of the socket table, ns: each takes 0.3 ms and more, whatever there is to find.
+const DUMP_NS: u64 = 1_000_000_000;
 
 /// One listening socket and what is known of it. The listener is `None` once closed.
 #[derive(Debug)]
@@ -117,6 +121,8 @@ pub(crate) struct Sampler {
     pub(crate) steered: bool,
     pub(crate) staff: Arc<Staff>,
     pub(crate) netstat: Option<NetstatReader>,
+    pub(crate) namespace: Arc<Mutex<NamespaceReader>>,
+    pub(crate) ports: Arc<[u16]>,
     pub(crate) stop: Stop,
 }
 
@@ -125,6 +131,7 @@ impl Sampler {
     pub(crate) fn run(mut self) -> std::io::Result<()> {
         let stop = self.stop.eventfd()?;
         let mut last = monotonic_ns();
+        let mut dumped = last;
         while !wait_readable(stop.as_fd(), TICK) {
             let now = monotonic_ns();
             for slot in self.slots.iter() {
@@ -134,6 +141,10 @@ impl Sampler {
             self.retire_when_due(now);
             if let Some(relisten) = &mut self.relisten {
                 relisten.tick(&self.slots);
+            }
+            if now - dumped >= DUMP_NS {
+                dumped = now;
+                self.namespace.lock().unwrap_or_else(PoisonError::into_inner).refresh(&self.ports);
             }
             self.cpu_ns.set(thread_cpu_ns());
         }

@@ -151,6 +151,23 @@ impl SockDiag {
         self.count("half-open connections", Filter { states, local_port: port, ..Filter::default() })
     }
 
+    /// [`syn_recv`](Self::syn_recv) of several ports together, in one walk through the table.
+    ///
+    /// # Errors
+    /// [`DiagError`] when the dump fails.
+    pub fn syn_recv_of(&mut self, ports: &[u16]) -> Result<u64, DiagError> {
+        if let [port] = ports {
+            return self.syn_recv(*port).map(u64::from);
+        }
+        let states = mask(&[TcpState::SynRecv, TcpState::NewSynRecv]);
+        let mut count = 0;
+        self.dump("half-open connections", Filter { states, ..Filter::default() }, |message| {
+            count += u64::from(local_port(message).is_some_and(|port| ports.contains(&port)));
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
     /// Client sockets still closing towards a peer port: `FIN_WAIT1`, CLOSING or `LAST_ACK`, IPv4 and IPv6.
     ///
     /// # Errors
@@ -166,11 +183,20 @@ impl SockDiag {
     /// # Errors
     /// [`DiagError`] when the dump fails.
     pub fn states(&mut self) -> Result<BTreeMap<&'static str, u64>, DiagError> {
+        Ok(self.states_and_syn_recv(&[])?.0)
+    }
+
+    /// [`states`](Self::states) and [`syn_recv_of`](Self::syn_recv_of) in one walk through the table.
+    ///
+    /// # Errors
+    /// [`DiagError`] when the dump fails.
+    pub fn states_and_syn_recv(&mut self, ports: &[u16]) -> Result<(BTreeMap<&'static str, u64>, u64), DiagError> {
         let mut counts: BTreeMap<_, _> = TcpState::ALL
             .iter()
             .filter(|state| **state != TcpState::NewSynRecv)
             .map(|state| (state.name(), 0))
             .collect();
+        let mut syn_recv = 0;
         let filter = Filter { states: mask(TcpState::ALL), ..Filter::default() };
         self.dump("sockets by state", filter, |message| {
             let number = *message.get(1).ok_or(Failure::Malformed("an entry has no state"))?;
@@ -179,9 +205,12 @@ impl SockDiag {
                 state => state,
             };
             *counts.entry(state.name()).or_default() += 1;
+            if state == TcpState::SynRecv && local_port(message).is_some_and(|port| ports.contains(&port)) {
+                syn_recv += 1;
+            }
             Ok(())
         })?;
-        Ok(counts)
+        Ok((counts, syn_recv))
     }
 
     fn count(&mut self, what: &'static str, filter: Filter) -> Result<u32, DiagError> {
@@ -210,9 +239,14 @@ impl SockDiag {
     }
 }
 
+/// The local port in a `struct inet_diag_msg`.
+fn local_port(message: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(message.get(4..6)?.try_into().ok()?))
+}
+
 /// Reads `struct inet_diag_msg`. Addresses and ports are in network byte order, the rest in the host's.
 fn listener(message: &[u8]) -> Option<ListenerEntry> {
-    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
+    let port = local_port(message)?;
     let source: [u8; 16] = message.get(8..24)?.try_into().ok()?;
     let address = match message.first()? {
         &AF_INET => IpAddr::V4(Ipv4Addr::new(source[0], source[1], source[2], source[3])),

@@ -158,6 +158,9 @@ fn half_open_requests_are_counted_by_port() {
     let mut diag = SockDiag::open().expect("open");
     eventually("requests appear", || diag.syn_recv(9700).expect("dump") == HALF_OPEN);
     assert_eq!(diag.syn_recv(9701).expect("dump"), 0);
+    assert_eq!(diag.syn_recv_of(&[9701, 9700]).expect("dump"), u64::from(HALF_OPEN));
+    assert_eq!(diag.syn_recv_of(&[9701, 9702]).expect("dump"), 0);
+    assert_eq!(diag.states_and_syn_recv(&[9701, 9700]).expect("dump").1, u64::from(HALF_OPEN));
     let states = diag.states().expect("states");
     assert_eq!((states["syn_recv"], states["syn_sent"], states["listen"]), (5, 5, 2), "{states:?}");
     assert_eq!(in_state(&clients, TcpState::SynSent), HALF_OPEN);

@@ -4,12 +4,12 @@
 //! A source that cannot be read leaves its part at the last value and is marked down; it never fails a snapshot.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernel::netstat::{NetCounters, NetstatReader};
 use kernel::process::ProcessStats;
 use kernel::sock_diag::SockDiag;
-use kernel::sysctl;
+use kernel::sysctl::Recorder;
 use serde::{Deserialize, Serialize};
 
 /// How much a snapshot reads.
@@ -69,7 +69,11 @@ pub struct SourceReading {
 pub struct NamespaceReader {
     netstat: Option<NetstatReader>,
     sock_diag: Option<SockDiag>,
+    /// Opened when first needed.
+    sysctls: Option<Recorder>,
     last: NetCounters,
+    /// What the sockets were at the last [`refresh`](Self::refresh).
+    dumped: Option<Dumped>,
     /// How the questions asked since the last reading did.
     asked: Vec<SourceReading>,
 }
@@ -80,14 +84,38 @@ impl NamespaceReader {
         Self {
             netstat: NetstatReader::open().ok(),
             sock_diag: SockDiag::open().ok(),
+            sysctls: None,
             last: NetCounters::default(),
+            dumped: None,
             asked: Vec::new(),
         }
     }
 
-    /// Request sockets in `SYN_RECV` towards a local port; 0 when they cannot be counted.
-    pub fn syn_recv(&mut self, port: u16) -> u64 {
-        u64::from(self.ask("syn-recv", |diag| diag.syn_recv(port).ok()).unwrap_or(0))
+    /// Asks now what walks the table of all sockets of the machine (0.3 ms and more), so that scrapes within the next
+    /// second and a half need not: for a thread that does so once a second. `ports` are those of
+    /// [`syn_recv`](Self::syn_recv).
+    pub fn refresh(&mut self, ports: &[u16]) {
+        let began = Instant::now();
+        let dumped = self.sock_diag.as_mut().and_then(|diag| diag.states_and_syn_recv(ports).ok());
+        self.dumped = dumped.map(|(states, syn_recv)| Dumped {
+            at: began,
+            seconds: began.elapsed().as_secs_f64(),
+            states: named(states),
+            syn_recv,
+        });
+    }
+
+    fn fresh(&self, detail: Detail) -> Option<&Dumped> {
+        self.dumped.as_ref().filter(|dumped| detail == Detail::Scrape && dumped.at.elapsed() < FRESH)
+    }
+
+    /// Request sockets in `SYN_RECV` towards these local ports; 0 when they cannot be counted.
+    pub fn syn_recv(&mut self, ports: &[u16], detail: Detail) -> u64 {
+        if let Some((count, seconds)) = self.fresh(detail).map(|dumped| (dumped.syn_recv, dumped.seconds)) {
+            self.asked.push(SourceReading { name: "syn-recv".to_owned(), up: true, seconds });
+            return count;
+        }
+        self.ask("syn-recv", |diag| diag.syn_recv_of(ports).ok()).unwrap_or(0)
     }
 
     /// Sockets towards a peer's port that still owe or are owed a FIN; 0 when they cannot be counted.
@@ -110,17 +138,39 @@ impl NamespaceReader {
         let process = timed("process", &mut sources, || kernel::process::stats().ok()).unwrap_or_default();
         let mut reading = Reading { net: self.last, process, ..Reading::default() };
         if detail != Detail::Books {
-            let diag = &mut self.sock_diag;
-            let states = timed("tcp-sockets", &mut sources, || diag.as_mut()?.states().ok());
-            reading.tcp_sockets =
-                states.unwrap_or_default().into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
+            if let Some(dumped) = self.fresh(detail) {
+                reading.tcp_sockets.clone_from(&dumped.states);
+                sources.push(SourceReading { name: "tcp-sockets".to_owned(), up: true, seconds: dumped.seconds });
+            } else {
+                let diag = &mut self.sock_diag;
+                let states = timed("tcp-sockets", &mut sources, || diag.as_mut()?.states().ok());
+                reading.tcp_sockets = states.map(named).unwrap_or_default();
+            }
+            let sysctls = self.sysctls.get_or_insert_with(Recorder::open);
             reading.sysctls =
-                timed("sysctl", &mut sources, || Some(sysctl::recorded()).filter(|values| !values.is_empty()))
+                timed("sysctl", &mut sources, || Some(sysctls.read()).filter(|values| !values.is_empty()))
                     .unwrap_or_default();
         }
         reading.sources = sources;
         reading
     }
+}
+
+/// How long a refreshed dump counts as the present.
+const FRESH: Duration = Duration::from_millis(1500);
+
+/// What dumps of the socket table said.
+#[derive(Debug)]
+struct Dumped {
+    at: Instant,
+    /// What they cost, s.
+    seconds: f64,
+    states: BTreeMap<String, u64>,
+    syn_recv: u64,
+}
+
+fn named(states: BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    states.into_iter().map(|(state, count)| (state.to_owned(), count)).collect()
 }
 
 /// Runs `read` and notes whether it gave something and what it cost.
@@ -138,13 +188,23 @@ mod tests {
     #[test]
     fn a_reading_of_this_namespace_has_every_source_up() {
         let mut reader = NamespaceReader::open();
-        reader.syn_recv(9);
+        reader.syn_recv(&[9], Detail::Full);
         let reading = reader.read(Detail::Full);
         let names: Vec<&str> = reading.sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["syn-recv", "netstat", "process", "tcp-sockets", "sysctl"]);
         assert!(reading.sources.iter().all(|source| source.up), "{:?}", reading.sources);
         assert!(reading.tcp_sockets.contains_key("listen"), "{:?}", reading.tcp_sockets);
         assert!(reading.process.max_fds > 0);
+    }
+
+    #[test]
+    fn a_scrape_takes_what_was_refreshed_and_books_do_not() {
+        let mut reader = NamespaceReader::open();
+        reader.refresh(&[9]);
+        reader.dumped.as_mut().expect("dumped").syn_recv = 77;
+        assert_eq!((reader.syn_recv(&[9], Detail::Scrape), reader.syn_recv(&[9], Detail::Books)), (77, 0));
+        let reading = reader.read(Detail::Scrape);
+        assert!(reading.tcp_sockets.contains_key("listen") && reading.sources.iter().all(|source| source.up));
     }
 
     #[test]
