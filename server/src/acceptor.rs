@@ -224,9 +224,13 @@ impl Acceptor {
         wait_readable(self.stop.as_fd(), RESOURCE_PAUSE);
     }
 
-    /// Sees a connection to its end, in an engine that serves one at a time.
-    pub(crate) fn serve(&self, connection: Connection) {
-        let end = connection.serve_to_the_end(&self.desk, self.tally(), self.stop.as_fd());
+    /// Sees a connection to its end, in an engine that serves one at a time. Told to stop meanwhile, it lets go of its
+    /// listeners first: the end may be far, and whoever stops it waits for that.
+    pub(crate) fn serve(&mut self, mut connection: Connection) {
+        let end = connection.serve_until_stopped(&self.desk, self.tally(), self.stop.as_fd()).unwrap_or_else(|| {
+            self.let_go();
+            connection.serve_to_the_end(&self.desk, self.tally(), self.stop.as_fd())
+        });
         self.tally().close(end);
     }
 

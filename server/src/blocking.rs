@@ -23,6 +23,10 @@ pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
     let mut looked = 0;
     while !acceptor.desk.is_stopped() {
         acceptor.sit_out_stall();
+        // What waits for the end of a stall that the stop cut short is not taken.
+        if acceptor.desk.is_stopped() {
+            break;
+        }
         let now = monotonic_ns();
         // Whether somebody waits matters to the service time only.
         let waiting = (!acceptor.is_instant() || now - looked >= LOOK_APART_NS) && {

@@ -166,7 +166,7 @@ impl Connection {
             Stage::Request => self.request(tally),
             Stage::Echo => self.echo(tally),
             Stage::Hold { until } => match self.discard() {
-                Some(_) => Some(End::Peer),
+                Some(()) => Some(End::Peer),
                 None if now >= until => self.finish(),
                 None => None,
             },
@@ -282,24 +282,40 @@ impl Connection {
     /// server must end at once; `stop` is readable when it must stop.
     pub(crate) fn serve_to_the_end(mut self, desk: &Desk, tally: &Tally, stop: BorrowedFd<'_>) -> End {
         loop {
-            let now = monotonic_ns();
-            if let Some(end) = self.advance(now, tally) {
+            if let Some(end) = self.advance(monotonic_ns(), tally) {
                 return end;
             }
             if desk.must_end() {
                 return End::Server;
             }
-            let left = self.until().map(|until| Duration::from_nanos(until.saturating_sub(now)));
-            let stopping = desk.is_stopped();
-            let limit = if stopping { Some(left.map_or(LOOK, |left| left.min(LOOK))) } else { left };
-            let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-            let ready = if self.wants_to_send() { PollFlags::OUT } else { PollFlags::IN };
-            let mut fds = [PollFd::new(&self.socket, ready), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
-            // Once stopping, `stop` stays readable: only the socket and the clock count.
-            let watched = if stopping { &mut fds[..1] } else { &mut fds[..] };
-            // EINTR: look again.
-            let _ = poll(watched, limit.as_ref());
+            self.wait(desk.is_stopped(), stop);
         }
+    }
+
+    /// The same, but only until the server stops: `None` when that came before the end.
+    pub(crate) fn serve_until_stopped(&mut self, desk: &Desk, tally: &Tally, stop: BorrowedFd<'_>) -> Option<End> {
+        loop {
+            if let Some(end) = self.advance(monotonic_ns(), tally) {
+                return Some(end);
+            }
+            if desk.is_stopped() {
+                return None;
+            }
+            self.wait(false, stop);
+        }
+    }
+
+    /// Waits until there is something to do, or `stop` is readable. Once `stopping` it stays readable: then only the
+    /// socket and the clock count.
+    fn wait(&self, stopping: bool, stop: BorrowedFd<'_>) {
+        let left = self.until().map(|until| Duration::from_nanos(until.saturating_sub(monotonic_ns())));
+        let limit = if stopping { Some(left.map_or(LOOK, |left| left.min(LOOK))) } else { left };
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let ready = if self.wants_to_send() { PollFlags::OUT } else { PollFlags::IN };
+        let mut fds = [PollFd::new(&self.socket, ready), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let watched = if stopping { &mut fds[..1] } else { &mut fds[..] };
+        // EINTR: look again.
+        let _ = poll(watched, limit.as_ref());
     }
 }
 

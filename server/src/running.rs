@@ -214,9 +214,14 @@ impl Server {
     /// queues stays there as long as one of the two has them open.
     ///
     /// # Errors
-    /// EMFILE when there are no descriptors left; `InvalidInput` when one was retired.
+    /// EMFILE when there are no descriptors left; `InvalidInput` when one was or is to be retired, which is done to the
+    /// socket itself and would reach the other server.
     pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
-        let retired = || io::Error::new(io::ErrorKind::InvalidInput, "a listener was retired");
+        let retired =
+            || io::Error::new(io::ErrorKind::InvalidInput, "a server that retires a listener hands none over");
+        if self.shared.plan.opts().retire.is_some() {
+            return Err(retired());
+        }
         let duplicate = |slot: &Slot| match slot.listener().as_ref() {
             Some(listener) => listener.as_fd().try_clone_to_owned(),
             None => Err(retired()),
@@ -242,8 +247,10 @@ impl Server {
         self.shared.stop_accepting();
     }
 
-    /// Ends accepting; another server has the listeners and takes what is in their queues.
+    /// Ends accepting; another server has the listeners and takes what is in their queues. From now on nothing is done
+    /// to them here: no retirement, no listening again.
     pub fn hand_over(&self) {
+        self.stop.request();
         self.shared.staff.stop(&self.shared.acceptors());
     }
 

@@ -1,6 +1,7 @@
 //! The command line: subcommands and their arguments. Options of server and load generator are their own structs;
 //! what stands here is what only a program has.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,6 +63,13 @@ pub(crate) enum Command {
     /// notes this project began with, and of what was measured since.
     Probe(ProbeArgs),
     /// Accept connections with a chosen backlog, acceptors and engine, and count what happens to them.
+    ///
+    /// SIGTERM or SIGINT: stop accepting, serve what is open (5 s at most), print the outcome, end; a second one ends at
+    /// once. SIGUSR2: hot restart. The program that now stands at the same path is started with the same arguments and
+    /// environment, inherits the listening sockets and the admin port, and accepts; this one serves what it has open (5 s
+    /// at most), prints its own outcome and ends. No connection is lost. A successor that does not accept within 10 s is
+    /// ended, and this server goes on as if nothing had happened. Refused as process 1 of a container, which would end
+    /// with it.
     Server(ServerArgs),
     /// Open connections at a controlled rate and account for each.
     Loadgen(LoadgenArgs),
@@ -179,9 +187,9 @@ pub(crate) struct HealthcheckArgs {
     pub(crate) address: std::net::SocketAddr,
 }
 
-/// Reads the command line. `Err` carries the exit code of a request for help or of an error already told.
-pub(crate) fn parse() -> Result<Command, ExitCode> {
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+/// Reads a command line, the program's name first. `Err` carries the exit code of a request for help or of an error already told.
+pub(crate) fn parse(line: Vec<OsString>) -> Result<Command, ExitCode> {
+    let parsed = Cli::command().try_get_matches_from(line).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => {
             telemetry::log::init(&cli.log);

@@ -3,14 +3,17 @@
 mod check;
 mod cli;
 mod exit;
+mod handover;
 mod healthcheck;
 mod interrupt;
 mod list;
 mod loadgen;
 #[cfg(test)]
 mod metrics_page;
+mod notify;
 mod pages;
 mod probe;
+mod program;
 mod report;
 mod run;
 mod server;
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         telemetry::log::init(&telemetry::log::LogOpts::default());
         return process();
     }
-    let command = match cli::parse() {
+    let command = match cli::parse(handover::command_line()) {
         Ok(command) => command,
         Err(code) => return code,
     };

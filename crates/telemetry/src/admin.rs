@@ -15,6 +15,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -42,6 +43,8 @@ pub use fetch::{FetchError, get_local};
 const MAX_CONNECTIONS: usize = 64;
 /// Pause after accept failed for want of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// How long connections made before the port was closed may take to send their request.
+const LAST_REQUESTS: Duration = Duration::from_millis(50);
 /// How long responses under way may take once the port is being closed.
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long [`Admin::stop`] waits for the thread, a page that blocks included.
@@ -147,6 +150,8 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct Admin {
     addr: SocketAddr,
+    /// A second descriptor of the port, for whoever takes it over.
+    socket: std::net::TcpListener,
     seen: Arc<Seen>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -174,14 +179,36 @@ impl Admin {
         Self::start_with(addr, pages, TIMEOUTS)
     }
 
+    /// Serves `pages` on a listening socket that another process had: [`Admin::listener`]. Connections that wait in its
+    /// queue are answered.
+    ///
+    /// # Errors
+    /// [`AdminError::Bind`] when `listener` is no TCP socket with an address, [`AdminError::Start`] when there is no
+    /// thread for it.
+    pub fn start_on(listener: OwnedFd, pages: Arc<dyn Pages>) -> Result<Self, AdminError> {
+        let listener = std::net::TcpListener::from(listener);
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let addr = listener.local_addr().map_err(|source| AdminError::Bind { addr: unknown, source })?;
+        Self::serve_on(listener, addr, pages, TIMEOUTS)
+    }
+
     fn start_with(addr: SocketAddr, pages: Arc<dyn Pages>, timeouts: Timeouts) -> Result<Self, AdminError> {
+        // The standard library sets SO_REUSEADDR here, so a restart does not wait for its predecessor's TIME_WAITs.
+        let listener = std::net::TcpListener::bind(addr).map_err(|source| AdminError::Bind { addr, source })?;
+        Self::serve_on(listener, addr, pages, timeouts)
+    }
+
+    fn serve_on(
+        listener: std::net::TcpListener,
+        addr: SocketAddr,
+        pages: Arc<dyn Pages>,
+        timeouts: Timeouts,
+    ) -> Result<Self, AdminError> {
         let bind = |source| AdminError::Bind { addr, source };
         let start = |source| AdminError::Start { addr, source };
-
-        // The standard library sets SO_REUSEADDR here, so a restart does not wait for its predecessor's TIME_WAITs.
-        let listener = std::net::TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
         let local = listener.local_addr().map_err(bind)?;
+        let socket = listener.try_clone().map_err(start)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start)?;
         let listener = {
             let _inside = runtime.enter();
@@ -199,7 +226,7 @@ impl Admin {
                 drop(ending);
             })
             .map_err(start)?;
-        Ok(Self { addr: local, seen, stop, thread, ended })
+        Ok(Self { addr: local, socket, seen, stop, thread, ended })
     }
 
     /// Like [`start`](Self::start), but takes a free port of the same address when the one asked for is in use; the
@@ -220,6 +247,15 @@ impl Admin {
     /// The address in use, with the port the system chose where 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// A duplicate of the listening socket, for the process that takes the port over. Once it answers there, too,
+    /// [`stop`](Self::stop) refuses nobody.
+    ///
+    /// # Errors
+    /// EMFILE when there are no descriptors left.
+    pub fn listener(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// How many Prometheus pages were asked for by GET.
@@ -245,9 +281,10 @@ impl Admin {
         }
     }
 
-    /// Closes the port: no new connection, up to 500 ms for responses under way. Returns within about a second, even
-    /// if a page blocks (its thread is then left behind).
+    /// Closes the port: no new connection, 50 ms for requests about to come, up to 500 ms for responses under way. Returns
+    /// within about a second, even if a page blocks (its thread is then left behind).
     pub fn stop(self) {
+        drop(self.socket);
         // An error means that the thread is gone already.
         let _ = self.stop.send(());
         if let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(JOIN) {
@@ -325,6 +362,11 @@ fn serve(runtime: Runtime, listener: TcpListener, service: &Service, stopped: on
             .await;
         }
         drop(listener);
+        // A graceful shutdown closes connections that have not asked for anything yet. Who has only just connected is
+        // about to, and may know no other process to ask.
+        if service.seen.connections.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(LAST_REQUESTS).await;
+        }
         // What is not done by then is cut off with the runtime.
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     });

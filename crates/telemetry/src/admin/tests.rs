@@ -250,3 +250,27 @@ fn the_address_to_listen_on_is_off_or_an_address() {
     let error = "localhost:9710".parse::<Listen>().unwrap_err().to_string();
     assert!(error.contains("\"localhost:9710\"") && error.contains("write e.g. 127.0.0.1:9710"), "{error}");
 }
+
+#[test]
+fn a_port_is_taken_over_without_refusing_anybody() {
+    let first = admin();
+    let addr = first.local_addr();
+    // Connected to the first, and in no hurry to ask.
+    let mut early = connect(&first);
+    std::thread::sleep(Duration::from_millis(20));
+    let second = Admin::start_on(first.listener().unwrap(), Arc::new(Fixed)).unwrap();
+    assert_eq!(second.local_addr(), addr);
+    let stopping = std::thread::spawn(move || first.stop());
+    std::thread::sleep(Duration::from_millis(10));
+    early.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("up 1\n"), "{answer:?}");
+    for _ in 0..20 {
+        assert_eq!(get_local(addr, "/metrics", PATIENCE).unwrap(), (200, "up 1\n".to_owned()));
+    }
+    stopping.join().unwrap();
+    assert_eq!(get_local(addr, "/metrics", PATIENCE).unwrap(), (200, "up 1\n".to_owned()));
+    second.stop();
+    assert!(get_local(addr, "/metrics", PATIENCE).is_err(), "nobody has it any more");
+}
