@@ -11,9 +11,10 @@ use kernel::sockopt::{self, TcpState};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
-use crate::connection::{Connection, Fate, Manners, accepted_at};
+use crate::children::{self, Children};
+use crate::connection::{Connection, End, Fate, Manners, accepted_at};
 use crate::listener::Listener;
-use crate::opts::{Batch, Engine, Opts, Stall};
+use crate::opts::{Batch, Engine, Handler, Opts, Stall};
 use crate::service::{Service, sleep_until, wait_readable};
 use crate::tally::{DeskOf, ERRNOS, Tally};
 use crate::{blocking, epoll, tokio as tokio_engines, uring};
@@ -33,6 +34,8 @@ pub(crate) struct Acceptor {
     service: Service,
     stall: Option<Stall>,
     manners: Manners,
+    /// Those who deal with connections in its place (handler fork).
+    children: Option<Children>,
     batch: Batch,
     engine: Engine,
     cpu: Option<usize>,
@@ -70,6 +73,7 @@ impl Acceptor {
             service: Service::new(opts.accept_delay, opts.seed.wrapping_add(index as u64)),
             stall: opts.stall,
             manners: Manners::from(opts),
+            children: (opts.handler == Handler::Fork).then(|| Children::new(opts.max_children)),
             batch: opts.accept_batch,
             engine: opts.engine,
             cpu,
@@ -95,6 +99,9 @@ impl Acceptor {
         let ended = engine(&mut self);
         // On success the engine has done this itself, before it served what was open.
         self.let_go();
+        if let Some(children) = &mut self.children {
+            children.see_out(&self.desk);
+        }
         ended
     }
 
@@ -129,6 +136,11 @@ impl Acceptor {
     /// accept4 on listener number `listener` of this acceptor, and all that follows for one connection. `back_to_back`:
     /// the acceptor did not wait.
     pub(crate) fn accept(&mut self, listener: usize, back_to_back: bool) -> Accepted {
+        if let Some(children) = &mut self.children
+            && !children.make_room(&self.desk.tally, self.stop.as_fd())
+        {
+            return Accepted::Retry;
+        }
         match accept_with(&self.listeners[listener], SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(connection) => match self.admit(connection, back_to_back) {
                 Some(open) => Accepted::Open(open),
@@ -158,6 +170,14 @@ impl Acceptor {
             tally.wait.record(wait_ms * 1_000_000);
         }
         self.service.spend(back_to_back, self.stop.as_fd());
+        if let Some(children) = &mut self.children {
+            if !children.serve(connection, self.manners, accepted, &self.desk, self.stop.as_fd()) {
+                tally.close(End::Error);
+                tally.pauses.add(1);
+                self.pause();
+            }
+            return None;
+        }
         let fate: Fate = Connection::begin(connection, self.manners, accepted, tally);
         fate.count(tally)
     }
@@ -217,6 +237,19 @@ impl Acceptor {
             Some(origin) => stalled_until(stall, origin, now),
             None => Some(now + 1_000_000),
         }
+    }
+
+    /// Does a child of its own deal with each connection?
+    pub(crate) fn has_children(&self) -> bool {
+        self.children.is_some()
+    }
+
+    /// Counts what the children did that have ended, and says when to look again (monotonic ns); `None` when there are
+    /// none. [`accept`](Self::accept) does so, too.
+    pub(crate) fn reap(&mut self) -> Option<u64> {
+        let children = self.children.as_mut()?;
+        children.reap(&self.desk.tally);
+        (!children.is_empty()).then(|| monotonic_ns() + u64::try_from(children::LOOK.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Leaves the listeners alone for a while, in an engine that has nothing else to do.

@@ -41,6 +41,8 @@ pub(crate) fn run(acceptor: &mut Acceptor) -> io::Result<()> {
             }
             // Being told to stop is no wake-up of the kernel's for a connection.
             Accepted::Nothing if acceptor.desk.is_stopped() => {}
+            // The kernel's time limit passed: to look after the children, not because of a connection.
+            Accepted::Nothing if acceptor.has_children() => {}
             Accepted::Nothing => acceptor.tally().wakeups_empty.add(1),
             Accepted::Retry => {}
             Accepted::Exhausted => acceptor.pause(),

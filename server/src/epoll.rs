@@ -77,7 +77,8 @@ impl Loop {
     fn run(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
         while !acceptor.desk.is_stopped() {
-            self.wait(&mut events, self.next_look())?;
+            let look = self.next_look().into_iter().chain(acceptor.reap()).min();
+            self.wait(&mut events, look)?;
             for event in &events {
                 match event.data.u64() {
                     STOP => {}

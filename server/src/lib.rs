@@ -3,6 +3,7 @@
 
 mod acceptor;
 mod blocking;
+mod children;
 mod connection;
 mod connections;
 mod epoll;

@@ -12,8 +12,9 @@ use kernel::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
+use crate::children;
 use crate::connection::Manners;
-use crate::opts::{Engine, Opts, Reuseport};
+use crate::opts::{Engine, Handler, Opts, Reuseport};
 use crate::snapshot::ListenerOptions;
 
 /// One listening socket.
@@ -105,6 +106,9 @@ impl Listener {
             sockopt::set_fastopen(&socket, opts.fastopen).map_err(fail("set TCP_FASTOPEN for"))?;
         }
         let blocking = opts.engine == Engine::Blocking;
+        // A blocking accept4(2) that lasts for ever would never see its children end. Also undoes what a server before set.
+        let limit = (blocking && opts.handler == Handler::Fork).then_some(children::LOOK);
+        socket.set_read_timeout(limit).map_err(fail("set SO_RCVTIMEO for"))?;
         socket.set_nonblocking(!blocking).map_err(fail("set the blocking mode of"))?;
         let address = socket.local_addr().map_err(fail("read back the address of"))?.as_socket().unwrap_or(address);
         Ok(Self { socket, address, backlog: opts.backlog })

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -92,6 +92,8 @@ struct Shared {
     fills: Arc<Histogram>,
     sampler_cpu_ns: Arc<Counter>,
     namespace: Arc<Mutex<NamespaceReader>>,
+    /// CPU time of the acceptors' processes as last read, ns: never goes down.
+    staff_cpu_ns: AtomicU64,
     staff: Arc<Staff>,
 }
 
@@ -171,6 +173,7 @@ impl Server {
             fills: Arc::new(Histogram::new()),
             sampler_cpu_ns: Arc::new(Counter::default()),
             namespace: Arc::new(Mutex::new(NamespaceReader::open())),
+            staff_cpu_ns: AtomicU64::new(0),
             staff: Arc::new(staff),
         });
         // From here on, dropping `server` ends what was started.
@@ -428,6 +431,9 @@ impl Observer {
         };
         let mut warnings = shared.plan.warnings();
         warnings.extend(self::warnings(opts, &listeners));
+        let syn_recv = namespace.syn_recv(&shared.ports, detail);
+        let mut kernel = namespace.read(detail);
+        kernel.process.cpu_seconds += self.staff_cpu_seconds();
         Snapshot {
             opts: opts.clone(),
             warnings,
@@ -438,10 +444,15 @@ impl Observer {
             wait: merged(|tally| &tally.wait),
             wait_stamped: merged(|tally| &tally.wait_stamped),
             fill: shared.fills.snapshot(),
-            syn_recv: namespace.syn_recv(&shared.ports, detail),
-            kernel: namespace.read(detail),
+            syn_recv,
+            kernel,
             sampler_cpu_ns: shared.sampler_cpu_ns.get(),
         }
+    }
+
+    fn staff_cpu_seconds(&self) -> f64 {
+        let now = self.0.desks.iter().map(crate::tally::Desk::process_cpu_ns).sum();
+        self.0.staff_cpu_ns.fetch_max(now, Ordering::Relaxed).max(now) as f64 / 1e9
     }
 
     fn listener(&self, index: usize, detail: Detail) -> ListenerCounts {

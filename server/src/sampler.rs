@@ -138,6 +138,7 @@ impl Sampler {
                 slot.look(now - last, &self.fills);
             }
             last = now;
+            self.staff.look();
             self.retire_when_due(now);
             if let Some(relisten) = &mut self.relisten {
                 relisten.tick(&self.slots);

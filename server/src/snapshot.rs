@@ -31,14 +31,16 @@ pub struct Snapshot {
     /// Time in the accept queue, ns, in steps of the kernel's tick (source: `tcpi_last_data_sent` at accept).
     pub wait: HistogramSnapshot,
     /// Time in the accept queue, ns, by the time stamp of the client's first bytes: to the µs where the client sends at
-    /// once, and less than the truth by what it takes to do so. Empty unless the client speaks first.
+    /// once, and less than the truth by what it takes to do so. Empty unless the client speaks first, and with
+    /// handler fork, whose children keep it to themselves.
     #[serde(default)]
     pub wait_stamped: HistogramSnapshot,
     /// Sampled depth / capacity in [`FILL_PARTS`](telemetry::histogram::FILL_PARTS).
     pub fill: HistogramSnapshot,
     /// Request sockets in `SYN_RECV` towards the server's ports.
     pub syn_recv: u64,
-    /// What the kernel knows of the server's network namespace and process.
+    /// What the kernel knows of the server's network namespace and process. Its CPU time is with that of acceptors that
+    /// are processes, but without children forked for connections and the nursery; memory and descriptors are its own.
     pub kernel: Reading,
     /// CPU time spent by the sampling thread, ns.
     pub sampler_cpu_ns: u64,

@@ -2,7 +2,7 @@
 //! in the same way, through the desks and an eventfd; only waking and waiting differ.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -13,6 +13,9 @@ use crate::threads::Threads;
 
 /// How often a wait looks again.
 const LOOK: Duration = Duration::from_micros(500);
+
+/// How long acceptors that are processes may take to end when told to end at once: then the nursery ends them.
+const END: Duration = Duration::from_secs(2);
 
 /// The acceptors of a server.
 #[derive(Debug)]
@@ -50,6 +53,26 @@ impl Bells {
         if self.to_retire.contains(&index) { &self.retired } else { &self.others }
     }
 
+    /// Bells hung up by another process: what [`fds`](Self::fds) gave, in that order.
+    pub(crate) fn from_fds([retired, others]: [OwnedFd; 2], to_retire: Vec<usize>) -> Self {
+        Self { retired, others, to_retire }
+    }
+
+    /// Both descriptors.
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.retired.as_fd(), self.others.as_fd()]
+    }
+
+    /// The acceptors of the listener to be retired.
+    pub(crate) fn to_retire(&self) -> &[usize] {
+        &self.to_retire
+    }
+
+    /// The descriptor that acceptor number `index` watches; the other one is closed.
+    pub(crate) fn into_of(self, index: usize) -> OwnedFd {
+        if self.to_retire.contains(&index) { self.retired } else { self.others }
+    }
+
     fn ring(&self, acceptors: &[usize]) {
         for index in acceptors {
             // Fails only when it was rung 2^64 times.
@@ -83,11 +106,19 @@ impl Staff {
         self.wait_until(Some(limit), || false)
     }
 
+    /// Notices when the acceptors are gone though nobody told them to.
+    pub(crate) fn look(&self) {
+        if let Crew::Processes(nursery) = &self.crew {
+            nursery.is_gone();
+        }
+    }
+
     /// Ends every acceptor at once, and returns when they are gone.
     pub(crate) fn end(&self) {
         self.desks.iter().for_each(crate::tally::Desk::request_end);
         self.bells.ring(&(0..self.desks.len()).collect::<Vec<_>>());
-        self.wait_until(None, || false);
+        let limit = matches!(self.crew, Crew::Processes(_)).then_some(END);
+        self.wait_until(limit, || false);
         match &self.crew {
             Crew::Threads(threads) => threads.join(),
             Crew::Processes(nursery) => nursery.end(),

@@ -58,9 +58,10 @@ kernel::shareable! {
         origin: AtomicU64,
         /// Number of scrapes so far. Written by the server.
         scrapes: AtomicU64,
-        /// Not 0: the acceptor has let go of its listeners. Written by whoever runs it.
+        /// 1: the acceptor has let go of its listeners; 2: its process has ended, and none follows. Written by whoever
+        /// runs it, and by the nursery when nobody does.
         gone: AtomicU64,
-        /// Process id of the acceptor, 0 for a thread. Written by the nursery.
+        /// Process id of the acceptor, 0 for a thread or when nobody sits here. Written by the nursery.
         pub(crate) pid: Counter,
         /// Acceptors that died here. Written by the nursery.
         pub(crate) deaths: Counter,
@@ -68,6 +69,8 @@ kernel::shareable! {
         pub(crate) restarts: Counter,
         /// Connections that may have died between accept4(2) and the count, at most. Written by the nursery.
         pub(crate) lost_at_most: Counter,
+        /// CPU time of the processes that ended here, ns. Written by the nursery.
+        pub(crate) cpu_ns: Counter,
         /// Written by the acceptor.
         pub(crate) tally: Tally,
     }
@@ -147,6 +150,35 @@ impl Desk {
         self.gone.load(Ordering::Acquire) != 0
     }
 
+    /// Says that the acceptor's process has ended, and that none follows. By the nursery.
+    pub(crate) fn set_over(&self) {
+        self.pid.set(0);
+        self.gone.store(2, Ordering::Release);
+    }
+
+    /// Has the acceptor's process ended for good?
+    pub(crate) fn is_over(&self) -> bool {
+        self.gone.load(Ordering::Acquire) > 1
+    }
+
+    /// Counts the death of an acceptor's process and sets its books: nobody sits here from now on. `lost`: connections
+    /// that it may have left uncounted. By the nursery, once the process has ended.
+    pub(crate) fn bury(&self, lost: u64) {
+        self.pid.set(0);
+        self.deaths.add(1);
+        self.lost_at_most.add(lost);
+        self.take_over();
+        self.gone.store(0, Ordering::Release);
+    }
+
+    /// CPU time of all processes that sat here, ns, without children forked for connections; 0 for a thread. An acceptor
+    /// that ends meanwhile may count twice or not at all, until the next reading.
+    pub(crate) fn process_cpu_ns(&self) -> u64 {
+        let pid = u32::try_from(self.pid.get()).unwrap_or(0);
+        let running = if pid == 0 { 0 } else { kernel::process::process_cpu_ns(pid).unwrap_or(0) };
+        self.cpu_ns.get() + running
+    }
+
     /// Notes a depth of the acceptor's queue. By the acceptor only.
     pub(crate) fn note_depth(&self, depth: u64) {
         self.tally.deepest.max(depth);
@@ -170,12 +202,11 @@ impl Desk {
 
     /// Sets the books right after the acceptor died: what it had accepted of an unfinished batch is a batch, and the
     /// connections it held are closed. By the one who takes over.
-    pub(crate) fn take_over(&self) {
+    fn take_over(&self) {
         let tally = &self.tally;
         let unrecorded = tally.accepts.get().saturating_sub(tally.batch.snapshot().sum);
         tally.batch.record_n(unrecorded, u64::from(unrecorded > 0));
-        let closed: u64 = tally.closed.iter().map(Counter::get).sum();
-        tally.closed[End::Killed as usize].add(tally.accepts.get().saturating_sub(closed));
+        tally.closed[End::Killed as usize].add(tally.accepts.get().saturating_sub(tally.all_closed()));
         tally.unhandled.set(0);
     }
 
@@ -217,6 +248,11 @@ impl Tally {
     #[inline]
     pub(crate) fn close(&self, end: End) {
         self.closed[end as usize].add(1);
+    }
+
+    /// Connections that ended, for whatever reason.
+    pub(crate) fn all_closed(&self) -> u64 {
+        self.closed.iter().map(Counter::get).sum()
     }
 
     fn closed(&self, end: End) -> u64 {

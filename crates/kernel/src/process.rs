@@ -110,6 +110,27 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
 }
 
+/// CPU time of another process in ns, all its threads, without children. Also of one that has ended and was not waited
+/// for. By its number in the caller's PID namespace, whatever `/proc` shows.
+///
+/// # Errors
+/// `NotFound` when there is no such process.
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("process {pid} is gone"));
+    let pid = libc::pid_t::try_from(pid).map_err(|_| missing())?;
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: writes one clock id, to a place for one.
+    if unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } != 0 {
+        return Err(missing());
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec, to a place for one; the kernel refuses the clock of a process that has gone.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Err(missing());
+    }
+    Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
 fn nanoseconds(clock: ClockId) -> u64 {
     let time = rustix::time::clock_gettime(clock);
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
@@ -243,13 +264,12 @@ pub fn io_uring_works() -> io::Result<()> {
     }
 }
 
-/// Makes a blocking system call of `thread` return EINTR, once: sends it SIGUSR1, for which a handler that does nothing
-/// is installed. A signal that comes just before the call begins is lost, so repeat until the thread is gone.
+/// Has SIGUSR1 do nothing but make a blocking system call return EINTR, in this process and in those it forks. Without
+/// it the signal kills.
 ///
 /// # Errors
-/// Those of sigaction(2) and `pthread_kill(3)`.
-pub fn interrupt<T>(thread: &std::thread::JoinHandle<T>) -> io::Result<()> {
-    use std::os::unix::thread::JoinHandleExt;
+/// Those of sigaction(2).
+pub fn interruptible() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: all zeroes is a valid sigaction: no flags (in particular no SA_RESTART) and an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -258,6 +278,17 @@ pub fn interrupt<T>(thread: &std::thread::JoinHandle<T>) -> io::Result<()> {
     if unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(())
+}
+
+/// Makes a blocking system call of `thread` return EINTR, once: sends it SIGUSR1, for which a handler that does nothing
+/// is installed. A signal that comes just before the call begins is lost, so repeat until the thread is gone.
+///
+/// # Errors
+/// Those of sigaction(2) and `pthread_kill(3)`.
+pub fn interrupt<T>(thread: &std::thread::JoinHandle<T>) -> io::Result<()> {
+    use std::os::unix::thread::JoinHandleExt;
+    interruptible()?;
     // SAFETY: the handle keeps the thread joinable, so its id is valid until it is joined.
     match unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) } {
         0 => Ok(()),
@@ -315,6 +346,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_process_is_read_until_it_is_waited_for() {
+        assert!(process_cpu_ns(std::process::id()).unwrap() > 0);
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(process_cpu_ns(pid).unwrap() > 0, "a zombie's");
+        child.wait().unwrap();
+        assert_eq!(process_cpu_ns(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

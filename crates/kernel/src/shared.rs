@@ -3,7 +3,7 @@
 //! Owns the rule what may live there: types for which all bits zero is a value, which hold no pointers and nothing to
 //! drop, and which every process may read while another writes, that is atomics and arrays of them. The macro
 //! [`shareable!`](crate::shareable) defines structures of such fields, and does not compile for others.
-//! Source: memfd_create(2), mmap(2), `F_SEAL_SHRINK` in fcntl(2).
+//! Source: `memfd_create(2)`, mmap(2), `F_SEAL_SHRINK` in fcntl(2).
 #![expect(unsafe_code, reason = "mmap(2), and the promise that a type may live in shared memory")]
 
 use std::fmt;
