@@ -212,6 +212,27 @@ impl Acceptor {
         then
     }
 
+    /// For an engine whose waiters are woken one at a time, when it has stopped waiting and still has its listeners: the
+    /// last arrival may have woken this acceptor and nobody else, just as it was told to stop. Others at the same
+    /// listener, in a server that takes over, would hear of it with the next arrival only. Later ones wake them, since
+    /// this one has left; so does whatever came while it was awake. Returns what goes on.
+    pub(crate) fn take_what_only_this_one_was_told_of(&mut self) -> Vec<Connection> {
+        let mut open = Vec::new();
+        for index in 0..self.listeners.len() {
+            if self.stalled_until().is_some() {
+                break;
+            }
+            match self.accept(index, false) {
+                Accepted::Open(connection) => open.push(connection),
+                Accepted::Closed => {}
+                Accepted::Nothing | Accepted::Retry | Accepted::Exhausted => continue,
+            }
+            self.tally().wakeups_work.add(1);
+            self.tally().batch.record(1);
+        }
+        open
+    }
+
     /// Notes the depth of a listener's queue before taking from it, and returns it.
     pub(crate) fn sample(&self, listener: usize) -> u32 {
         let depth = self.listeners[listener].depth().map_or(0, |depth| depth.depth);

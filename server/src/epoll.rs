@@ -95,28 +95,12 @@ impl Loop {
         }
         epoll::delete(&self.epoll, acceptor.stop_fd())?;
         if self.trigger.contains(EventFlags::EXCLUSIVE) {
-            self.take_what_only_this_one_was_told_of(acceptor);
+            for connection in acceptor.take_what_only_this_one_was_told_of() {
+                self.watch(acceptor, connection);
+            }
         }
         acceptor.let_go();
         self.serve_what_is_open(acceptor, &mut events)
-    }
-
-    /// The last arrival may have woken this acceptor and nobody else, just as it was told to stop. Others at the same
-    /// listener, in a server that takes over, would hear of it with the next arrival only. Later ones wake them, since
-    /// this one has left; so does whatever came while it was awake.
-    fn take_what_only_this_one_was_told_of(&mut self, acceptor: &mut Acceptor) {
-        for index in 0..acceptor.listeners.len() {
-            if acceptor.stalled_until().is_some() {
-                return;
-            }
-            match acceptor.accept(index, false) {
-                Accepted::Open(connection) => self.watch(acceptor, connection),
-                Accepted::Closed => {}
-                Accepted::Nothing | Accepted::Retry | Accepted::Exhausted => continue,
-            }
-            acceptor.tally().wakeups_work.add(1);
-            acceptor.tally().batch.record(1);
-        }
     }
 
     fn serve_what_is_open(&mut self, acceptor: &Acceptor, events: &mut Vec<epoll::Event>) -> io::Result<()> {

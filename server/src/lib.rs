@@ -10,6 +10,8 @@ mod epoll;
 mod listener;
 pub mod metrics;
 mod nursery;
+mod observer;
+mod opening;
 pub mod opts;
 mod plan;
 mod relisten;
@@ -25,7 +27,8 @@ mod uring;
 
 pub use listener::ListenError;
 pub use nursery::process;
+pub use observer::Observer;
 pub use opts::Opts;
 pub use plan::{Plan, PlanError};
-pub use running::{Observer, Origin, Server, StartError};
+pub use running::{Origin, Server, StartError};
 pub use snapshot::{AcceptorCounts, ListenerCounts, ListenerOptions, Snapshot};

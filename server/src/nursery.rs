@@ -29,6 +29,7 @@ use crate::opts::{Engine, Handler, Opts};
 use crate::plan::Plan;
 use crate::staff::Bells;
 use crate::tally::{Desk, Desks};
+use crate::uring;
 
 /// The first argument of the nursery's process.
 const ROLE: &str = "__nursery";
@@ -44,9 +45,6 @@ const LEAVE: Duration = Duration::from_secs(3);
 
 /// Listeners per message; the kernel takes 253 descriptors.
 const LISTENERS: usize = 200;
-
-/// What an `io_uring` may have completed and its acceptor not counted: the size of the completion queue.
-const COMPLETIONS: u64 = 4096;
 
 /// What the nursery is told at the start. Three descriptors come with it: the desks and the two bells. The listeners
 /// follow, [`LISTENERS`] at a time with one byte each.
@@ -231,7 +229,7 @@ fn tell(
 /// its `io_uring` had completed, and the answers of children that it had not waited for.
 fn lost_at_most(engine: Engine, handler: Handler, desk: &Desk) -> u64 {
     match (engine, handler) {
-        (Engine::IoUringMultishot, _) => COMPLETIONS,
+        (Engine::IoUringMultishot, _) => u64::from(uring::COMPLETIONS),
         (_, Handler::Fork) => 1 + desk.tally.accepts.get().saturating_sub(desk.tally.all_closed()),
         _ => 1,
     }

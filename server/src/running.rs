@@ -1,37 +1,35 @@
 //! A running server: its listeners, its acceptors, and the handle that reads and ends them.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kernel::netstat::NetstatReader;
-use kernel::process::monotonic_ns;
 use kernel::shared::Shared as SharedMemory;
 use kernel::sysctl;
+use telemetry::Stop;
 use telemetry::counter::Counter;
-use telemetry::histogram::{Histogram, HistogramSnapshot};
+use telemetry::histogram::Histogram;
 use telemetry::namespace::{Detail, NamespaceReader};
-use telemetry::{Stop, Warning};
 use thiserror::Error;
 
 use crate::acceptor::Acceptor;
-use crate::listener::{ListenError, Listener};
+use crate::listener::ListenError;
 use crate::nursery::Nursery;
-use crate::opts::{Cpus, Engine, Opts, Relisten, Reuseport, Workers};
+use crate::observer::Observer;
+use crate::opening::{self, Opened};
+use crate::opts::{Relisten, Reuseport, Workers};
 use crate::plan::Plan;
 use crate::relisten::{self, SOMAXCONN};
 use crate::sampler::{Sampler, Slot};
-use crate::snapshot::{ListenerCounts, ListenerOptions, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::staff::{Bells, Crew, Staff};
-use crate::tally::{DeskOf, Desks, Tally};
+use crate::tally::{DeskOf, Desks};
 use crate::threads::Threads;
-use crate::uring;
 
 /// Why a server could not start. Nothing is left behind.
 #[derive(Debug, Error)]
@@ -70,31 +68,21 @@ impl Default for Origin {
     }
 }
 
-/// What is known of a listener from the beginning.
-#[derive(Debug)]
-struct Opened {
-    address: SocketAddr,
-    backlog: u32,
-    /// The limit as it stood after listen(2).
-    limit: u32,
-    options: ListenerOptions,
-}
-
 /// What snapshots are made of; shared by the threads, the handle and its observers.
 #[derive(Debug)]
-struct Shared {
-    plan: Plan,
-    opened: Vec<Opened>,
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) opened: Vec<Opened>,
     /// The ports listened on, each once.
-    ports: Arc<[u16]>,
-    slots: Arc<[Slot]>,
-    desks: Desks,
-    fills: Arc<Histogram>,
-    sampler_cpu_ns: Arc<Counter>,
-    namespace: Arc<Mutex<NamespaceReader>>,
+    pub(crate) ports: Arc<[u16]>,
+    pub(crate) slots: Arc<[Slot]>,
+    pub(crate) desks: Desks,
+    pub(crate) fills: Arc<Histogram>,
+    pub(crate) sampler_cpu_ns: Arc<Counter>,
+    pub(crate) namespace: Arc<Mutex<NamespaceReader>>,
     /// CPU time of the acceptors' processes as last read, ns: never goes down.
-    staff_cpu_ns: AtomicU64,
-    staff: Arc<Staff>,
+    pub(crate) staff_cpu_ns: AtomicU64,
+    pub(crate) staff: Arc<Staff>,
 }
 
 /// A server that listens and accepts. Dropping it stops everything without a last snapshot.
@@ -105,11 +93,7 @@ pub struct Server {
     sampler: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Reads a running server from any thread.
-#[derive(Clone, Debug)]
-pub struct Observer(Arc<Shared>);
-
-fn starting(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+pub(crate) fn starting(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Start { what, source }
 }
 
@@ -122,14 +106,14 @@ impl Server {
     /// left behind.
     pub fn start(plan: &Plan, origin: Origin) -> Result<Self, StartError> {
         let opts = plan.opts();
-        let cpus = cpus(opts)?;
-        check_engine(opts.engine)?;
+        let cpus = opening::cpus(opts)?;
+        opening::check_engine(opts.engine)?;
         // Read before the listeners are opened: a change in between is then a change to follow.
         let relisten =
             (opts.relisten == Relisten::OnChange).then(|| relisten::Relisten::new(sysctl::read(SOMAXCONN).ok()));
         let Origin { program, inherited } = origin;
-        let listeners = open_listeners(plan, &cpus, inherited)?;
-        let opened = listeners.iter().map(|listener| opened(listener)).collect::<Result<Vec<_>, _>>()?;
+        let listeners = opening::open_listeners(plan, &cpus, inherited)?;
+        let opened = listeners.iter().map(|listener| opening::opened(listener)).collect::<Result<Vec<_>, _>>()?;
         let acceptors = opts.acceptors.get() as usize;
         let desks: Desks =
             Arc::new(SharedMemory::new("acceptbench-desks", acceptors).map_err(starting("the counters"))?);
@@ -166,7 +150,7 @@ impl Server {
         };
         let shared = Arc::new(Shared {
             plan: plan.clone(),
-            ports: ports(&opened),
+            ports: opening::ports(&opened),
             opened,
             slots,
             desks,
@@ -280,117 +264,6 @@ impl Drop for Server {
     }
 }
 
-/// The CPU of each acceptor.
-fn cpus(opts: &Opts) -> Result<Vec<Option<usize>>, StartError> {
-    let allowed = kernel::process::allowed_cpus().map_err(starting("pinning"))?;
-    let list = match &opts.cpus {
-        Cpus::Off => return Ok(vec![None; opts.acceptors.get() as usize]),
-        Cpus::Auto => allowed,
-        Cpus::List(list) => {
-            if let Some(cpu) = list.iter().find(|cpu| !allowed.contains(cpu)) {
-                let texts: Vec<String> = allowed.iter().map(usize::to_string).collect();
-                return Err(StartError::Unfit(format!(
-                    "cpus names CPU {cpu}, but this process may run on {} only; choose among them",
-                    texts.join(",")
-                )));
-            }
-            list.clone()
-        }
-    };
-    Ok(list.into_iter().cycle().map(Some).take(opts.acceptors.get() as usize).collect())
-}
-
-fn check_engine(engine: Engine) -> Result<(), StartError> {
-    if !matches!(engine, Engine::IoUring | Engine::IoUringMultishot) {
-        return Ok(());
-    }
-    let refused = |error| {
-        StartError::Requirement(format!(
-            "engine {engine} needs io_uring, which this kernel or container refuses ({error}); use engine epoll"
-        ))
-    };
-    kernel::process::io_uring_works().map_err(refused)?;
-    if engine == Engine::IoUringMultishot && !uring::multishot_works().map_err(refused)? {
-        return Err(StartError::Requirement(format!("engine {engine} needs Linux 5.19 or newer; use engine io-uring")));
-    }
-    Ok(())
-}
-
-fn opened(listener: &Listener) -> Result<Opened, StartError> {
-    let depth = listener.depth().map_err(starting("reading the queue limit back"))?;
-    Ok(Opened { address: listener.address, backlog: listener.backlog, limit: depth.limit, options: listener.options() })
-}
-
-fn ports(opened: &[Opened]) -> Arc<[u16]> {
-    let ports: BTreeSet<u16> = opened.iter().map(|opened| opened.address.port()).collect();
-    ports.into_iter().collect()
-}
-
-fn open_listeners(
-    plan: &Plan,
-    cpus: &[Option<usize>],
-    inherited: Vec<OwnedFd>,
-) -> Result<Vec<Arc<Listener>>, StartError> {
-    let opts = plan.opts();
-    let mut places = plan.listeners();
-    if !inherited.is_empty() && inherited.len() != places.len() {
-        return Err(StartError::Unfit(format!(
-            "{} listening sockets were handed over for a plan of {}: restart with the same settings",
-            inherited.len(),
-            places.len()
-        )));
-    }
-    let addresses = opts.listen.as_slice().len();
-    let allowed = kernel::process::allowed_cpus().map_err(starting("pinning"))?;
-    let mut inherited = inherited.into_iter();
-    let mut listeners: Vec<Arc<Listener>> = Vec::new();
-    for index in 0..places.len() {
-        let acceptor = index / addresses;
-        let cpu = (opts.reuseport == Reuseport::IncomingCpu)
-            .then(|| cpus[acceptor].unwrap_or(allowed[acceptor % allowed.len()]));
-        let listener = match inherited.next() {
-            Some(socket) => Listener::inherit(socket, places[index], opts, cpu)?,
-            None => Listener::open(places[index], opts, cpu)?,
-        };
-        // Port 0: the others of the group share the port the first was given.
-        for later in (index + addresses..places.len()).step_by(addresses) {
-            places[later] = listener.address;
-        }
-        listeners.push(Arc::new(listener));
-    }
-    if opts.reuseport == Reuseport::Cpu {
-        for first in listeners.iter().take(addresses) {
-            first.steer_by_cpu(opts.acceptors.get())?;
-        }
-    }
-    Ok(listeners)
-}
-
-/// What deserves attention, as the queues are now.
-fn warnings(opts: &Opts, listeners: &[ListenerCounts]) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    if let Some(ListenerCounts { backlog_requested: backlog, limit, .. }) = listeners.first()
-        && limit < backlog
-    {
-        warnings.push(Warning::new(
-            "backlog-capped",
-            format!("somaxconn {limit} caps the requested backlog {backlog}: the accept queue holds {}", limit + 1),
-            match opts.relisten {
-                Relisten::Never => "raise net.core.somaxconn in this network namespace, then listen again",
-                Relisten::OnChange => "raise net.core.somaxconn in this network namespace",
-            },
-        ));
-    }
-    if opts.relisten == Relisten::OnChange && sysctl::read(SOMAXCONN).is_err() {
-        warnings.push(Warning::new(
-            "relisten-blind",
-            "net.core.somaxconn cannot be read here, so relisten on-change never listens again",
-            "this kernel hides it from namespaces of user namespaces: run as root, or set relisten never",
-        ));
-    }
-    warnings
-}
-
 impl Shared {
     fn acceptors(&self) -> Vec<usize> {
         (0..self.desks.len()).collect()
@@ -402,92 +275,6 @@ impl Shared {
             if let Some(depth) = slot.depth() {
                 slot.left.store(u64::from(depth.depth), Ordering::Release);
             }
-        }
-    }
-}
-
-impl Observer {
-    /// Where the server listens, ports resolved.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.opened.iter().map(|opened| opened.address).collect()
-    }
-
-    /// Reads the books. [`Detail::Books`] leaves out what the ledger does not need. [`Detail::Scrape`] also
-    /// starts a new window of the "since the last scrape" maxima.
-    pub fn snapshot(&self, detail: Detail) -> Snapshot {
-        let shared = &*self.0;
-        let opts = shared.plan.opts();
-        let mut namespace = shared.namespace.lock().unwrap_or_else(PoisonError::into_inner);
-        let listeners = (0..shared.slots.len()).map(|index| self.listener(index, detail)).collect::<Vec<_>>();
-        if detail == Detail::Scrape {
-            shared.desks.iter().for_each(crate::tally::Desk::new_window);
-        }
-        let merged = |pick: fn(&Tally) -> &Histogram| {
-            let mut sum = HistogramSnapshot::default();
-            for desk in shared.desks.iter() {
-                sum.merge(&pick(&desk.tally).snapshot());
-            }
-            sum
-        };
-        let mut warnings = shared.plan.warnings();
-        warnings.extend(self::warnings(opts, &listeners));
-        let syn_recv = namespace.syn_recv(&shared.ports, detail);
-        let mut kernel = namespace.read(detail);
-        kernel.process.cpu_seconds += self.staff_cpu_seconds();
-        Snapshot {
-            opts: opts.clone(),
-            warnings,
-            monotonic_ns: monotonic_ns(),
-            listeners,
-            acceptors: shared.desks.iter().map(crate::tally::Desk::read).collect(),
-            batch: merged(|tally| &tally.batch),
-            wait: merged(|tally| &tally.wait),
-            wait_stamped: merged(|tally| &tally.wait_stamped),
-            fill: shared.fills.snapshot(),
-            syn_recv,
-            kernel,
-            sampler_cpu_ns: shared.sampler_cpu_ns.get(),
-        }
-    }
-
-    fn staff_cpu_seconds(&self) -> f64 {
-        let now = self.0.desks.iter().map(crate::tally::Desk::process_cpu_ns).sum();
-        self.0.staff_cpu_ns.fetch_max(now, Ordering::Relaxed).max(now) as f64 / 1e9
-    }
-
-    fn listener(&self, index: usize, detail: Detail) -> ListenerCounts {
-        let shared = &*self.0;
-        let slot = &shared.slots[index];
-        let opened = &shared.opened[index];
-        let drops = slot.read_drops();
-        let now = slot.depth();
-        let depth = now.map_or(0, |d| u64::from(d.depth));
-        let seen_by_acceptors = |what: fn(&crate::tally::Desk) -> u64| {
-            slot.acceptors.iter().map(|acceptor| what(&shared.desks[*acceptor])).max().unwrap_or(0)
-        };
-        // An acceptor of several listeners does not tell them apart: with one address it has one.
-        let alone = shared.opened.len() == 1 || shared.plan.opts().listen.as_slice().len() == 1;
-        let seen = |what| if alone { seen_by_acceptors(what) } else { 0 };
-        let deepest = slot.deepest.get().max(seen(|desk| desk.tally.deepest.get())).max(depth);
-        let window = match detail {
-            Detail::Scrape => slot.deepest_since_scrape.swap(0, Ordering::Relaxed),
-            Detail::Books | Detail::Full => slot.deepest_since_scrape.load(Ordering::Relaxed),
-        };
-        let window = window.max(seen(crate::tally::Desk::deepest_in_window));
-        ListenerCounts {
-            address: opened.address,
-            backlog_requested: opened.backlog,
-            limit: now.map_or(opened.limit, |d| d.limit),
-            depth,
-            deepest,
-            deepest_since_scrape: window.max(depth),
-            full_ns: slot.full_ns.get(),
-            drops,
-            left: slot.left.load(Ordering::Acquire),
-            destroyed: slot.destroyed.load(Ordering::Acquire),
-            retired: now.is_none(),
-            relistens: slot.relistens.get(),
-            options: opened.options.clone(),
         }
     }
 }

@@ -42,7 +42,7 @@ const CANCEL: u64 = STOP - 1;
 const REQUESTS: u32 = 256;
 
 /// Completions that wait without the kernel having to allocate for each; none is lost beyond (`IORING_FEAT_NODROP`).
-const COMPLETIONS: u32 = 4096;
+pub(crate) const COMPLETIONS: u32 = 4096;
 
 /// How often an acceptor that only serves what is open looks whether it must end at once.
 const LOOK_NS: u64 = 10_000_000;
@@ -192,7 +192,13 @@ impl Loop {
             self.wait(Some(monotonic_ns() + LOOK_NS))?;
             self.reap(acceptor)?;
         }
-        self.take(acceptor)
+        self.take(acceptor)?;
+        // An accept in flight waits exclusively (`io_arm_poll_handler`).
+        for connection in acceptor.take_what_only_this_one_was_told_of() {
+            let token = self.connections.insert(connection);
+            self.watch(acceptor, token)?;
+        }
+        Ok(())
     }
 
     fn serve_what_is_open(&mut self, acceptor: &Acceptor) -> io::Result<()> {

@@ -42,8 +42,16 @@ fn whoever_connects_while_a_server_leaves_is_greeted_by_one_of_the_two() {
 
 fn inside() {
     Links::open().and_then(|mut links| links.set_up("lo")).expect("a loopback");
-    // To be added with their engines: IoUring, IoUringMultishot, Tokio, TokioLocal.
-    for engine in [Engine::Epoll, Engine::EpollEdge, Engine::EpollExclusive, Engine::Blocking] {
+    for engine in [
+        Engine::Epoll,
+        Engine::EpollEdge,
+        Engine::EpollExclusive,
+        Engine::Blocking,
+        Engine::IoUring,
+        Engine::IoUringMultishot,
+        Engine::Tokio,
+        Engine::TokioLocal,
+    ] {
         for reuseport in [Reuseport::Off, Reuseport::Hash] {
             let opts = Opts {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),

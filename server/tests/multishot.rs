@@ -28,13 +28,15 @@ const LOOK: Duration = Duration::from_millis(500);
 const GAP: Duration = Duration::from_micros(500);
 
 /// Every engine that waits, and what it makes of connections that come during a stall which found it waiting.
-const ENGINES: [(Engine, Meanwhile); 6] = [
+const ENGINES: [(Engine, Meanwhile); 8] = [
     (Engine::Epoll, Meanwhile::Nothing),
     (Engine::EpollEdge, Meanwhile::Nothing),
     (Engine::EpollExclusive, Meanwhile::Nothing),
     (Engine::Blocking, Meanwhile::HandlesOne),
     (Engine::IoUring, Meanwhile::TakesOne),
     (Engine::IoUringMultishot, Meanwhile::TakesAll),
+    (Engine::Tokio, Meanwhile::Nothing),
+    (Engine::TokioLocal, Meanwhile::Nothing),
 ];
 
 #[derive(Clone, Copy, Debug)]

@@ -19,6 +19,7 @@ use support::{
     within,
 };
 
+/// Those that can be processes and fork for a connection.
 const ENGINES: [Engine; 4] = [Engine::Blocking, Engine::Epoll, Engine::EpollEdge, Engine::EpollExclusive];
 
 #[test]

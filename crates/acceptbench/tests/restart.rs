@@ -62,11 +62,12 @@ no_attempt_is_lost! {
     with_blocking: "--engine blocking";
     with_three_blocking_at_one_listener: "--engine blocking --acceptors 3";
     with_steering_by_cpu: "--reuseport=cpu --acceptors 2";
-    // with_processes: "--workers processes --acceptors 2";
-    // with_io_uring: "--engine io-uring";
-    // with_io_uring_multishot: "--engine io-uring-multishot";
-    // with_tokio: "--engine tokio --acceptors 2";
-    // with_tokio_local: "--engine tokio-local --acceptors 2";
+    with_processes: "--workers processes --acceptors 2";
+    with_io_uring: "--engine io-uring";
+    with_two_io_uring_at_one_listener: "--engine io-uring --acceptors 2";
+    with_io_uring_multishot: "--engine io-uring-multishot";
+    with_tokio: "--engine tokio --acceptors 2";
+    with_tokio_local: "--engine tokio-local --acceptors 2";
 }
 
 fn restarts_under_load(name: &str, args: &str) {
