@@ -138,12 +138,15 @@ impl Connection {
         let unsent = Vec::new();
         let mut connection =
             Self { socket, manners, stage: stage.unwrap_or(Stage::Linger { closed_first: false }), accepted, unsent };
-        match stage {
-            None => match connection.finish() {
-                Some(end) => Fate::Over(end),
-                None => Fate::Open(connection),
-            },
-            Some(_) => Fate::Open(connection),
+        let end = match stage {
+            None => connection.finish(),
+            // A client that waited in the queue has sent by now: no need to be told.
+            Some(Stage::Request | Stage::Echo) => connection.advance(0, tally),
+            Some(Stage::Hold { .. } | Stage::Linger { .. }) => None,
+        };
+        match end {
+            Some(end) => Fate::Over(end),
+            None => Fate::Open(connection),
         }
     }
 

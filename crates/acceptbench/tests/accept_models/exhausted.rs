@@ -26,8 +26,16 @@ fn without_descriptors_the_server_waits_quietly_and_then_serves_everyone() {
         for engine in Engine::value_variants() {
             for workers in Workers::value_variants() {
                 let opts = server::Opts { engine: *engine, workers: *workers, ..server::Opts::default() };
-                if Plan::try_from(opts.clone()).is_ok() {
+                if Plan::try_from(opts.clone()).is_err() {
+                    continue;
+                }
+                // An accept of io_uring has the limit of when it was submitted (`io_accept_prep`), which is for good.
+                if *engine != Engine::IoUringMultishot {
+                    let opts = opts.clone();
                     apart(move || exhaust(&opts, lasts));
+                }
+                if *engine != Engine::Blocking {
+                    apart(move || exhaust_by_holding(&opts, lasts));
                 }
             }
         }
@@ -39,7 +47,18 @@ struct Program(Child);
 
 impl Program {
     fn start(opts: &server::Opts) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_acceptbench"))
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_acceptbench")), opts)
+    }
+
+    /// With so many descriptors, and no right to more: prlimit(1) of util-linux.
+    fn start_limited(opts: &server::Opts, descriptors: u32) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={descriptors}:{descriptors}")).arg(env!("CARGO_BIN_EXE_acceptbench"));
+        Self::spawn(command, opts)
+    }
+
+    fn spawn(mut command: Command, opts: &server::Opts) -> Self {
+        let mut child = command
             .arg("server")
             .args(opts.to_args())
             .args(["--admin", ADMIN])
@@ -127,4 +146,39 @@ fn exhaust(opts: &server::Opts, lasts: Duration) {
     assert!(errors > 0 && errors <= pauses, "{}: {errors} errors, {pauses} pauses", opts.engine);
     assert_eq!(served, N as usize, "{}: everyone is served once descriptors return", opts.engine);
     assert_eq!(books.accepted(), u64::from(N) + 1, "{}", opts.engine);
+}
+
+/// More clients than descriptors, each kept for `lasts`: descriptors return when connections are closed, by the acceptor
+/// that has none left.
+fn exhaust_by_holding(opts: &server::Opts, lasts: Duration) {
+    const DESCRIPTORS: u32 = 64;
+    const CLIENTS: u64 = 100;
+    let opts = server::Opts { hold: lasts.into(), ..opts.clone() };
+    let server = Program::start_limited(&opts, DESCRIPTORS);
+    let pids: Vec<u32> = match opts.workers {
+        Workers::Threads => vec![server.0.id()],
+        Workers::Processes => server.snapshot().acceptors.iter().map(|acceptor| acceptor.pid).collect(),
+    };
+    let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>();
+    let before = used();
+    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect()).collect();
+    std::thread::sleep(lasts.mul_f64(0.8));
+    let share = (used() - before) / lasts.mul_f64(0.8).as_secs_f64();
+    let greeted = || {
+        let waiting = |mut client: &TcpStream| client.read_exact(&mut [0]).is_ok();
+        clients.iter().filter(|client| waiting(client)).count()
+    };
+    let served = greeted() as u64;
+    // Nobody is held any more, so a descriptor for this is there.
+    std::thread::sleep(lasts + Duration::from_millis(100));
+    let books = server.snapshot();
+    let errors: u64 = books.acceptors.iter().filter_map(|acceptor| acceptor.errors.get("EMFILE")).sum();
+    let what = format!("{} {}", opts.workers, opts.engine);
+    println!(
+        "{what:<28} {:>4.1} % of a core, {errors} EMFILE, {served} of {CLIENTS} through {DESCRIPTORS} descriptors",
+        100.0 * share
+    );
+    assert!(errors > 0, "{what}: too few descriptors for all");
+    assert!(share < 0.05 + 0.04 / lasts.as_secs_f64(), "{what}: {share} of a core");
+    assert_eq!((served, books.accepted()), (CLIENTS, CLIENTS), "{what}");
 }

@@ -1,11 +1,12 @@
 //! The time in the accept queue as the server sees it, against a wait that is known: one acceptor that is busy for a fixed
 //! time with each connection, and clients that know when they sent.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use kernel::process::monotonic_ns;
+use kernel::process::realtime_ns;
+use kernel::sockopt::{recv_stamped, set_receive_timestamps};
 use rustix::time::{ClockId, clock_getres};
 use server::Opts;
 use server::opts::{Engine, OnAccept};
@@ -18,7 +19,7 @@ const CLIENTS: u64 = 9;
 
 const ROUNDS: usize = 15;
 
-/// A client that has sent, and when (monotonic ns).
+/// A client that has sent, and when (`CLOCK_REALTIME`, ns).
 type Sent = (TcpStream, u64);
 
 #[test]
@@ -57,16 +58,16 @@ fn measure(engine: Engine, service: &str) -> (u64, u64, u64) {
         let mut clients: Vec<Sent> = Vec::new();
         for _ in 0..CLIENTS {
             let mut client = TcpStream::connect(target).expect("connected");
-            let sent = monotonic_ns();
+            set_receive_timestamps(&client, true).expect("time stamps");
+            let sent = realtime_ns();
             client.write_all(b"x").expect("sent");
             clients.push((client, sent));
         }
-        // The first is accepted when it comes, number n when the acceptor has spent n service times.
-        let first = clients[0].1;
-        let accepted = (0..CLIENTS).map(|number| first + number * service_ns);
-        known.extend(accepted.zip(&clients).map(|(accepted, (_, sent))| accepted.saturating_sub(*sent)));
-        for (client, _) in &mut clients {
-            client.read_exact(&mut [0]).expect("answered");
+        for (client, sent) in &clients {
+            // The kernel's own stamp, for this client may wake late. It was accepted one service time before its answer.
+            let (_, stamp) = recv_stamped(client, &mut [0]).expect("answered");
+            let answered = stamp.expect("a time stamp").realtime_ns;
+            known.push(answered.saturating_sub(service_ns).saturating_sub(*sent));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
