@@ -120,7 +120,7 @@ fn check_numbers(opts: &Opts) -> Result<(), PlanError> {
         return refuse(format!("max-children {} is more than the 32768 allowed", opts.max_children));
     }
     let defer = opts.defer_accept.as_ns();
-    if defer % 1_000_000_000 != 0 || defer / 1_000_000_000 > u64::from(u16::MAX) {
+    if !defer.is_multiple_of(1_000_000_000) || defer / 1_000_000_000 > u64::from(u16::MAX) {
         return refuse(format!(
             "defer-accept {} is no whole number of seconds up to 65535; TCP_DEFER_ACCEPT takes only those, e.g. 3s",
             opts.defer_accept

@@ -88,7 +88,9 @@ impl Staff {
 
     /// Has `acceptors` accept no more and waits until they have let go of their listeners.
     pub(crate) fn stop(&self, acceptors: &[usize]) {
-        acceptors.iter().for_each(|index| self.desks[*index].request_stop());
+        for index in acceptors {
+            self.desks[*index].request_stop();
+        }
         self.bells.ring(acceptors);
         self.wait_until(None, || acceptors.iter().all(|index| self.desks[*index].is_gone()));
     }

@@ -2,6 +2,7 @@
 //! and that they share the work the way the kernel is known to share it.
 //!
 //! Each test runs itself again inside a user namespace (unshare(1)), and each case in a network namespace of its own.
+#![expect(clippy::print_stdout, reason = "what was measured, for whoever runs this with --nocapture")]
 
 #[path = "accept_models/apart.rs"]
 mod apart;

@@ -82,6 +82,10 @@ pub struct Histogram {
 
 impl Histogram {
     /// An empty histogram.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "18 kB once; structures of several are made by kernel::shared::zeroed"
+    )]
     pub const fn new() -> Self {
         Self {
             buckets: [const { Counter::new() }; BUCKETS],

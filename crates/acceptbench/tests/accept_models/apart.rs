@@ -89,9 +89,9 @@ impl Outcome {
 }
 
 /// Starts a server, aims a load at it, waits until both are done, and settles the books. In a namespace of its own.
-pub(crate) fn run(server_opts: server::Opts, loadgen_opts: loadgen::Opts, target: SocketAddr) -> Outcome {
+pub(crate) fn run(server_opts: server::Opts, loadgen_opts: &loadgen::Opts, target: SocketAddr) -> Outcome {
     let server = start(server_opts);
-    let loadgen_opts = loadgen::Opts { target: target.into(), ..loadgen_opts };
+    let loadgen_opts = loadgen::Opts { target: target.into(), ..loadgen_opts.clone() };
     let plan = loadgen::Plan::new(loadgen_opts, &loadgen::Machine::read()).expect("a valid load");
     let generator = Generator::prepare(plan).expect("a generator");
     generator.begin(monotonic_ns());

@@ -73,7 +73,7 @@ impl Program {
         Self(child)
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot() -> Snapshot {
         let admin: SocketAddr = ADMIN.parse().expect("an address");
         let (_, page) = telemetry::admin::get_local(admin, "/snapshot", Duration::from_secs(5)).expect("a snapshot");
         serde_json::from_str(&page).expect("JSON")
@@ -96,7 +96,7 @@ fn set_limit(pid: u32, soft: Option<u64>) {
     prlimit(pid, Resource::Nofile, Rlimit { current: soft.or(hard), maximum: hard }).expect("prlimit");
 }
 
-/// CPU time a process has used, s. Fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms.
+/// CPU time a process has used, s. Fields 14 and 15 of `proc_pid_stat(5)`, in ticks of 10 ms.
 fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let (_, after_name) = stat.rsplit_once(')').expect("a name");
@@ -114,9 +114,14 @@ fn connect() -> TcpStream {
 fn exhaust(opts: &server::Opts, lasts: Duration) {
     let server = Program::start(opts);
     connect().read_exact(&mut [0]).expect("greeted while all is well");
-    let acceptors: Vec<u32> = server.snapshot().acceptors.iter().map(|acceptor| acceptor.pid).collect();
+    let acceptors: Vec<u32> = Program::snapshot().acceptors.iter().map(|acceptor| acceptor.pid).collect();
     let pids: Vec<u32> = acceptors.into_iter().map(|pid| if pid == 0 { server.0.id() } else { pid }).collect();
-    pids.iter().for_each(|pid| set_limit(*pid, Some(3)));
+    let limit = |soft| {
+        for pid in &pids {
+            set_limit(*pid, soft);
+        }
+    };
+    limit(Some(3));
     let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>();
     let before = used();
     let mut clients: Vec<TcpStream> = (0..N).map(|_| connect()).collect();
@@ -129,13 +134,13 @@ fn exhaust(opts: &server::Opts, lasts: Duration) {
         peeked
     });
     let early = early.count();
-    pids.iter().for_each(|pid| set_limit(*pid, None));
-    let served = clients.iter_mut().filter_map(|client| client.read_exact(&mut [0]).ok()).count();
-    let books = server.snapshot();
+    limit(None);
+    let after = clients.iter_mut().filter_map(|client| client.read_exact(&mut [0]).ok()).count();
+    let books = Program::snapshot();
     let errors: u64 = books.acceptors.iter().filter_map(|acceptor| acceptor.errors.get("EMFILE")).sum();
     let pauses = books.total(|acceptor| acceptor.pauses);
     println!(
-        "{:<9} {:<18} {:>4.1} % of a core, {errors} EMFILE, {pauses} pauses, {early} served early, {served} of {N} after",
+        "{:<9} {:<18} {:>4.1} % of a core, {errors} EMFILE, {pauses} pauses, {early} served early, {after} of {N} after",
         opts.workers,
         opts.engine,
         100.0 * share
@@ -144,7 +149,7 @@ fn exhaust(opts: &server::Opts, lasts: Duration) {
     assert!(share < 0.05 + 0.02 / lasts.as_secs_f64(), "{}: {share} of a core", opts.engine);
     assert!(early <= 1, "{}: at most one was accepted before the limit was lowered", opts.engine);
     assert!(errors > 0 && errors <= pauses, "{}: {errors} errors, {pauses} pauses", opts.engine);
-    assert_eq!(served, N as usize, "{}: everyone is served once descriptors return", opts.engine);
+    assert_eq!(after, N as usize, "{}: everyone is served once descriptors return", opts.engine);
     assert_eq!(books.accepted(), u64::from(N) + 1, "{}", opts.engine);
 }
 
@@ -157,7 +162,7 @@ fn exhaust_by_holding(opts: &server::Opts, lasts: Duration) {
     let server = Program::start_limited(&opts, DESCRIPTORS);
     let pids: Vec<u32> = match opts.workers {
         Workers::Threads => vec![server.0.id()],
-        Workers::Processes => server.snapshot().acceptors.iter().map(|acceptor| acceptor.pid).collect(),
+        Workers::Processes => Program::snapshot().acceptors.iter().map(|acceptor| acceptor.pid).collect(),
     };
     let used = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<f64>();
     let before = used();
@@ -168,17 +173,17 @@ fn exhaust_by_holding(opts: &server::Opts, lasts: Duration) {
         let waiting = |mut client: &TcpStream| client.read_exact(&mut [0]).is_ok();
         clients.iter().filter(|client| waiting(client)).count()
     };
-    let served = greeted() as u64;
+    let got = greeted() as u64;
     // Nobody is held any more, so a descriptor for this is there.
     std::thread::sleep(lasts + Duration::from_millis(100));
-    let books = server.snapshot();
+    let books = Program::snapshot();
     let errors: u64 = books.acceptors.iter().filter_map(|acceptor| acceptor.errors.get("EMFILE")).sum();
     let what = format!("{} {}", opts.workers, opts.engine);
     println!(
-        "{what:<28} {:>4.1} % of a core, {errors} EMFILE, {served} of {CLIENTS} through {DESCRIPTORS} descriptors",
+        "{what:<28} {:>4.1} % of a core, {errors} EMFILE, {got} of {CLIENTS} through {DESCRIPTORS} descriptors",
         100.0 * share
     );
     assert!(errors > 0, "{what}: too few descriptors for all");
     assert!(share < 0.05 + 0.04 / lasts.as_secs_f64(), "{what}: {share} of a core");
-    assert_eq!((served, books.accepted()), (CLIENTS, CLIENTS), "{what}");
+    assert_eq!((got, books.accepted()), (CLIENTS, CLIENTS), "{what}");
 }

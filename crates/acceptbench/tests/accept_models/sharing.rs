@@ -82,7 +82,7 @@ fn idle_acceptors_share_a_listener_as_the_kernel_wakes_them() {
                 let herd = with(engine);
                 println!("{workers} {engine}: {:?}, empty {}", accepts(&herd), empty_wakeups(&herd));
                 let wakeups = herd.total(|acceptor| acceptor.wakeups_work) + empty_wakeups(&herd);
-                assert!(empty_wakeups(&herd) > 20, "each connection wakes several: {} wake-ups", wakeups);
+                assert!(empty_wakeups(&herd) > 20, "each connection wakes several: {wakeups} wake-ups");
             }
         }
     });
