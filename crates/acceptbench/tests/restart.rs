@@ -72,7 +72,7 @@ no_attempt_is_lost! {
 
 fn restarts_under_load(name: &str, args: &str) {
     let full = std::env::var("ACCEPTBENCH_RESTART_SECONDS").ok().and_then(|seconds| seconds.parse::<u32>().ok());
-    let (seconds, rate, restarts) = full.map_or((6, 2000_u32, 3), |seconds| (seconds, 5000, 5));
+    let (seconds, rate, restarts) = full.map_or((3, 2000_u32, 2), |seconds| (seconds, 5000, 5));
     let passive_opens = || NetstatReader::open().and_then(|mut net| net.read()).expect("counters").passive_opens;
     let before = passive_opens();
 
@@ -106,7 +106,7 @@ fn restarts_under_load(name: &str, args: &str) {
     assert!(accepted.iter().all(|accepted| *accepted > 0), "each has served: {accepted:?}");
     assert_eq!(accepted.iter().sum::<u64>(), passive_opens() - before, "{accepted:?}");
     assert_eq!(outcomes.iter().map(|outcome| outcome.greeted).sum::<u64>(), planned);
-    assert!(outcomes.iter().all(|outcome| outcome.amiss == 0), "{lines:#?}");
+    assert!(outcomes.iter().all(|outcome| outcome.amiss.is_empty()), "{lines:#?}");
     let slowest = handovers.iter().max().expect("some").as_millis();
     eprintln!(
         "measured: {name}: {planned} attempts at {rate}/s, {restarts} restarts, 0 lost; accepted {accepted:?}; slowest \
@@ -273,7 +273,7 @@ fn the_admin_port_answers_throughout() {
                     let answer = get_local(address(ADMIN), "/metrics", PATIENCE);
                     assert!(matches!(&answer, Ok((200, page)) if !page.is_empty()), "{answer:?}");
                     asked += 1;
-                    thread::sleep(Duration::from_millis(20));
+                    thread::sleep(Duration::from_millis(2));
                 }
                 asked
             });

@@ -56,7 +56,7 @@ pub(crate) fn scrape_us(connections: u32) -> io::Result<[f64; 3]> {
         server::metrics::expose(&books, &mut families);
         black_box(families.render());
         let whole = began.elapsed();
-        [read, whole - read, whole].map(|time| time.as_secs_f64() * 1e6)
+        [read, whole.saturating_sub(read), whole].map(|time| time.as_secs_f64() * 1e6)
     };
     // The first opens files; the sampler's dump comes a second after the start.
     one();

@@ -110,24 +110,30 @@ fn read_lines(stream: impl Read + Send + 'static, lines: Sender<String>) {
 }
 
 /// What a server says at its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) accepted: u64,
     pub(crate) greeted: u64,
-    /// Dead on accept, accept errors and left in the queue.
-    pub(crate) amiss: u64,
+    /// What it says of dead on accept, accept errors and left in the queue, which it leaves out when there was none.
+    pub(crate) amiss: Vec<String>,
 }
 
-/// The outcomes among these lines.
+/// The outcomes among these lines: each begins with what was accepted and goes on in indented lines.
 pub(crate) fn outcomes(lines: &[String]) -> Vec<Outcome> {
     let number = |line: &str, name: &str| {
         let rest = line.split_once(name).unwrap_or_else(|| panic!("no {name:?} in {line:?}")).1;
         rest.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).expect("a number")
     };
-    let outcome = |line: &String| Outcome {
-        accepted: number(line, "accepted "),
-        greeted: number(line, "greeted "),
-        amiss: number(line, "dead on accept ") + number(line, "accept errors ") + number(line, "left in the queue "),
-    };
-    lines.iter().filter(|line| line.starts_with("accepted ")).map(outcome).collect()
+    let mut found: Vec<Outcome> = Vec::new();
+    for line in lines {
+        if line.starts_with("accepted ") {
+            let (accepted, greeted) = (number(line, "accepted "), number(line, "greeted "));
+            found.push(Outcome { accepted, greeted, amiss: Vec::new() });
+        }
+        let amiss = ["dead on accept", "accept errors", "left in the queue"].iter().any(|what| line.contains(what));
+        if let Some(outcome) = found.last_mut().filter(|_| amiss) {
+            outcome.amiss.push(line.clone());
+        }
+    }
+    found
 }
