@@ -217,7 +217,7 @@ pub const NOT_HERE: &[(&str, &str)] = &[
     ("11.ghosts", "happens by chance under overload; the ledger of `acceptbench run` bounds it in every trial"),
     ("11.reset-in-connect", "a share of many connections under overload: see `acceptbench run phantoms`"),
     ("11.embryonic-identity", "the ledger of `acceptbench run` asserts it in every trial (line 5)"),
-    ("11.io-uring", "needs an io_uring engine, which no program here has yet"),
+    ("11.io-uring", "only the server speaks io_uring: server/tests/multishot.rs measures it for every engine"),
     ("11.fresh-ip-forward", "the initial namespace is the host's, and a container does not see it"),
     ("11.old-kernels", "about other kernels: run this program on them"),
     ("11.qemu", "about other kernels: run this program on them"),
