@@ -8,6 +8,7 @@ pub mod opts;
 mod plan;
 mod running;
 pub mod snapshot;
+mod sources;
 mod tally;
 mod target;
 pub mod verdict;

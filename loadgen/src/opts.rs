@@ -1,6 +1,9 @@
 //! What a user may ask of the load generator: one flat struct that is flag, environment variable, TOML table
 //! and record. Defaults live in [`Opts::default`] only. Nothing here touches a socket.
 
+mod when;
+mod whence;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -8,6 +11,9 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use telemetry::units::{ParseUnitError, Rate, Span};
+
+pub use when::{ArrivalKind, Profile, Shard, Stage, StartAt};
+pub use whence::{PortRange, Sources};
 
 /// Everything the load generator can be asked for. Field names are the kebab-case keys of `[loadgen]` in an
 /// experiment file and the long flags of `acceptbench loadgen`.
@@ -17,7 +23,8 @@ pub struct Opts {
     /// Where to connect to: HOST:PORT or [V6]:PORT.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_TARGET", value_name = "HOST:PORT", default_value_t = Opts::default().target)]
     pub target: Target,
-    /// When attempts are planned: constant, poisson (both at --rate), or burst:N/D (N at once every D).
+    /// When attempts are planned: constant or poisson (at --rate), burst:N/D (N at once every D), profile:STAGES
+    /// (2000x30s,ramp:2000-8000x60s,repeat), or closed:N (N in flight at all times, no schedule).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_ARRIVALS", value_name = "HOW", default_value_t = Opts::default().arrivals)]
     pub arrivals: ArrivalKind,
     /// Attempts per second, over all workers.
@@ -46,6 +53,23 @@ pub struct Opts {
     /// Most attempts in flight; what comes on top is shed, and counted. `auto` is what descriptors allow.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_MAX_IN_FLIGHT", value_name = "N", default_value_t = Opts::default().max_in_flight)]
     pub max_in_flight: AutoCount,
+    /// Local addresses that attempts come from in turn: addresses and networks (127.0.0.2,198.18.1.0/26). Each has its own
+    /// ports.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOURCES", value_name = "LIST")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Sources>,
+    /// Local ports that attempts come from, within `net.ipv4.ip_local_port_range` (20000-29999).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOURCE_PORTS", value_name = "LOW-HIGH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ports: Option<PortRange>,
+    /// Only every Nth attempt, beginning with the Ith: I/N. The N parts together are exactly the whole load.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SHARD", value_name = "I/N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// Start at this instant rather than at once: 2030-01-31T12:00:00Z, or @SECONDS since 1970.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_START_AT", value_name = "INSTANT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<StartAt>,
     /// Seed of random arrivals: the same seed plans the same instants.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SEED", value_name = "N", default_value_t = Opts::default().seed)]
     pub seed: u64,
@@ -64,6 +88,10 @@ impl Default for Opts {
             warm_up: Span::ZERO,
             workers: AutoCount::Auto,
             max_in_flight: AutoCount::Auto,
+            sources: None,
+            source_ports: None,
+            shard: None,
+            start_at: None,
             seed: 1,
         }
     }
@@ -117,59 +145,6 @@ impl fmt::Display for Target {
     }
 }
 telemetry::string_serde!(Target);
-
-/// When attempts are planned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArrivalKind {
-    /// Evenly spaced at the rate.
-    Constant,
-    /// A Poisson process of the rate: exponential gaps.
-    Poisson,
-    /// `size` at the same instant, every `every`, the first at the start.
-    Burst {
-        /// Attempts per burst.
-        size: NonZeroU32,
-        /// Time between bursts.
-        every: Span,
-    },
-}
-
-impl FromStr for ArrivalKind {
-    type Err = ParseUnitError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || {
-            ParseUnitError::new(format!(
-                "`{text}` is no arrival process; use constant, poisson or burst:N/D, e.g. burst:400/500ms"
-            ))
-        };
-        match text {
-            "constant" => Ok(Self::Constant),
-            "poisson" => Ok(Self::Poisson),
-            _ => {
-                let (size, every) =
-                    text.strip_prefix("burst:").and_then(|rest| rest.split_once('/')).ok_or_else(unknown)?;
-                let size = size.parse().map_err(|_| unknown())?;
-                let every: Span = every.parse()?;
-                if every.as_ns() == 0 {
-                    return Err(ParseUnitError::new(format!("`{text}`: the time between bursts must be above 0")));
-                }
-                Ok(Self::Burst { size, every })
-            }
-        }
-    }
-}
-
-impl fmt::Display for ArrivalKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Constant => f.write_str("constant"),
-            Self::Poisson => f.write_str("poisson"),
-            Self::Burst { size, every } => write!(f, "burst:{size}/{every}"),
-        }
-    }
-}
-telemetry::string_serde!(ArrivalKind);
 
 /// What proves that an attempt was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

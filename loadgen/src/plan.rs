@@ -1,13 +1,14 @@
 //! From what was typed to what will be done: the target resolved, the workers counted, and descriptors and ports
 //! checked before the first SYN.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use telemetry::Warning;
 use thiserror::Error;
 
-use crate::arrivals::{mean_rate, simultaneous};
-use crate::opts::{AutoCount, Opts, RunTime};
+use crate::arrivals::{peak_rate, simultaneous};
+use crate::opts::{ArrivalKind, AutoCount, Close, Opts, PortRange, RunTime, Shard};
 
 /// Descriptors the process needs beside its attempts: epoll, eventfds, /proc files, admin connections, logs.
 const RESERVED_FDS: u64 = 128;
@@ -54,6 +55,10 @@ pub struct Plan {
     /// May a socket connect to itself (the target's port is one the kernel picks from)?
     pub(crate) self_connect_possible: bool,
     pub(crate) ports: Option<(u16, u16)>,
+    /// Local addresses that attempts come from in turn; empty: the kernel's choice.
+    pub(crate) sources: Arc<[IpAddr]>,
+    /// The range each socket is given of its own.
+    pub(crate) port_range: Option<PortRange>,
     pub(crate) nofile: u64,
     warnings: Vec<Warning>,
 }
@@ -72,6 +77,33 @@ pub enum PlanError {
     /// Too many workers.
     #[error("workers {0} is more than the {MAX_WORKERS} threads a load generator starts at most")]
     Workers(u32),
+    /// Sources and target of different families.
+    #[error(
+        "sources {sources} cannot reach {target}: one is IPv4, the other IPv6; give sources of the target's family"
+    )]
+    Family {
+        /// As given.
+        sources: String,
+        /// Resolved.
+        target: SocketAddr,
+    },
+    /// Sources that this namespace does not have, or a range that the kernel would ignore. The text names the flag and the
+    /// fix.
+    #[error("{0}")]
+    Sources(String),
+    /// A closed loop has no stream of arrivals to take a part of.
+    #[error(
+        "shard {0} takes a part of planned arrivals, and arrivals closed:N plans none; give each generator its own N"
+    )]
+    Shard(Shard),
+    /// A bound that contradicts the number in flight of a closed loop.
+    #[error("max-in-flight {bound} is less than the {closed} of arrivals closed:{closed}; leave max-in-flight out")]
+    Closed {
+        /// `max-in-flight`.
+        bound: u32,
+        /// Of `closed:N`.
+        closed: u32,
+    },
     /// A deadline of nothing.
     #[error("deadline must be above 0; the default is 5s")]
     Deadline,
@@ -107,6 +139,16 @@ pub fn check(opts: &Opts) -> Result<(), PlanError> {
     if opts.deadline.as_ns() == 0 {
         return Err(PlanError::Deadline);
     }
+    if let ArrivalKind::Closed(n) = opts.arrivals {
+        if let Some(shard) = opts.shard {
+            return Err(PlanError::Shard(shard));
+        }
+        if let AutoCount::Exactly(bound) = opts.max_in_flight
+            && bound < n
+        {
+            return Err(PlanError::Closed { bound: bound.get(), closed: n.get() });
+        }
+    }
     match opts.workers {
         AutoCount::Exactly(n) if n.get() > MAX_WORKERS => Err(PlanError::Workers(n.get())),
         _ => Ok(()),
@@ -121,7 +163,7 @@ pub fn check_descriptors(opts: &Opts, nofile: u64) -> Result<(), PlanError> {
     let (what, count, fix) = match opts.max_in_flight {
         AutoCount::Exactly(n) => (format!("max-in-flight {n}"), n.get(), "max-in-flight"),
         AutoCount::Auto => {
-            (format!("arrivals {}", opts.arrivals), simultaneous(opts.arrivals), "the burst or set max-in-flight")
+            (format!("arrivals {}", opts.arrivals), simultaneous(&opts.arrivals), "the burst or set max-in-flight")
         }
     };
     let needed = u64::from(count) + RESERVED_FDS;
@@ -144,14 +186,21 @@ impl Plan {
             AutoCount::Auto => machine.cpus,
             AutoCount::Exactly(n) => n.get() as usize,
         };
+        // More workers than attempts in flight would have nothing to do.
+        let workers = workers.min(most_in_flight(&opts.arrivals));
         let (max_in_flight, warnings) = in_flight(&opts, machine);
         let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
+        let sources = sources(&opts, target)?;
+        let port_range = port_range(&opts, machine)?;
+        crate::sources::check(&sources, port_range).map_err(PlanError::Sources)?;
         Ok(Self {
             target,
             workers,
             max_in_flight,
             self_connect_possible: in_range,
-            ports: machine.ports,
+            ports: port_range.map_or(machine.ports, |range| Some((range.low, range.high))),
+            sources,
+            port_range,
             nofile: machine.nofile,
             warnings,
             opts,
@@ -182,6 +231,44 @@ impl Plan {
     }
 }
 
+fn sources(opts: &Opts, target: SocketAddr) -> Result<Arc<[IpAddr]>, PlanError> {
+    let Some(sources) = &opts.sources else { return Ok(Arc::from([])) };
+    if sources.is_ipv4() != target.is_ipv4() {
+        return Err(PlanError::Family { sources: sources.to_string(), target });
+    }
+    Ok(sources.addresses().into())
+}
+
+/// The range of ports each socket is given: the one asked for, or the whole of the kernel's where ports stay in use after
+/// an attempt (`TIME_WAIT`), since the search in a range of one's own does not slow down at its half.
+fn port_range(opts: &Opts, machine: &Machine) -> Result<Option<PortRange>, PlanError> {
+    let kernels = machine.ports.map(|(low, high)| PortRange { low, high });
+    match (opts.source_ports, kernels) {
+        (Some(asked), Some(kernels)) if asked.low < kernels.low || asked.high > kernels.high => {
+            Err(PlanError::Sources(format!(
+                "source-ports {asked} lies outside net.ipv4.ip_local_port_range {kernels}, and the kernel would ignore it; \
+                 widen the sysctl or choose ports within"
+            )))
+        }
+        (Some(asked), _) => Ok(Some(asked)),
+        (None, kernels) if opts.close == Close::Fin && kernel_has_port_ranges() => Ok(kernels),
+        (None, _) => Ok(None),
+    }
+}
+
+/// `IP_LOCAL_PORT_RANGE`, Linux 6.3.
+fn kernel_has_port_ranges() -> bool {
+    crate::sources::check(&[], Some(PortRange { low: 1, high: u16::MAX })).is_ok()
+}
+
+/// Attempts in flight that an arrival process allows at most.
+fn most_in_flight(arrivals: &ArrivalKind) -> usize {
+    match arrivals {
+        ArrivalKind::Closed(n) => n.get() as usize,
+        _ => usize::MAX,
+    }
+}
+
 fn resolve(target: &str) -> Result<SocketAddr, PlanError> {
     let fail = |reason: String| PlanError::Resolve { target: target.to_owned(), reason };
     target
@@ -194,9 +281,10 @@ fn resolve(target: &str) -> Result<SocketAddr, PlanError> {
 /// The bound on attempts in flight, and what to say when the worst case does not fit under it.
 fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
     let mut warnings = Vec::new();
-    let per_deadline = mean_rate(opts.arrivals, opts.rate) * opts.deadline.as_ns() as f64 / 1e9;
+    let (_, shards) = opts.shard.map_or((0, 1), Shard::place);
+    let per_deadline = peak_rate(&opts.arrivals, opts.rate) / shards as f64 * opts.deadline.as_ns() as f64 / 1e9;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
-    let worst = (per_deadline.ceil() as u64).saturating_add(u64::from(simultaneous(opts.arrivals)));
+    let worst = (per_deadline.ceil() as u64).saturating_add(u64::from(simultaneous(&opts.arrivals)));
     let room = machine.nofile.saturating_sub(RESERVED_FDS).max(1);
     let bound = match opts.max_in_flight {
         AutoCount::Auto => {
@@ -210,6 +298,10 @@ fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
             room
         }
         AutoCount::Exactly(n) => u64::from(n.get()),
+    };
+    let bound = match opts.arrivals {
+        ArrivalKind::Closed(n) => u64::from(n.get()),
+        _ => bound,
     };
     if let Some((low, high)) = machine.ports {
         let ports = u64::from(high.saturating_sub(low)) + 1;

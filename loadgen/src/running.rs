@@ -12,9 +12,11 @@ use telemetry::Stop;
 use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
-use crate::arrivals::{Arrivals, mean_rate};
+use crate::arrivals::{Arrivals, rate_at};
+use crate::opts::Shard;
 use crate::plan::Plan;
 use crate::snapshot::{PhaseCounts, Snapshot};
+use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
 use crate::worker::{Counts, Worker};
 
@@ -103,12 +105,14 @@ impl Generator {
         target::follow(plan.opts.target.as_str(), &target, gone.clone())
             .map_err(|source| StartError { what: "looking up the target", source })?;
         let mut generator = Self { shared: Arc::clone(&shared), gate: Arc::clone(&gate), threads: Vec::new(), gone };
-        let stream = Arrivals::new(plan.opts.arrivals, plan.opts.rate, plan.opts.seed);
+        let stream = Arrivals::new(&plan.opts.arrivals, plan.opts.rate, plan.opts.seed);
+        let (part, parts) = plan.opts.shard.map_or((0, 1), Shard::place);
         for (index, counts) in counts.into_iter().enumerate() {
-            let arrivals = stream.clone().shard(index, plan.workers);
+            let arrivals = stream.clone().shard(part + parts * index, parts * plan.workers);
             let share = share(plan.max_in_flight, index, plan.workers);
             let aim = Aim::new(Arc::clone(&target));
-            let worker = Worker::new(Arc::clone(&plan), counts, aim, arrivals, share, stop.clone())
+            let sources = Sources::new(&plan, part + parts * index, parts * plan.workers);
+            let worker = Worker::new(Arc::clone(&plan), counts, aim, sources, arrivals, share, stop.clone())
                 .map_err(|source| StartError { what: "a worker", source })?;
             let (gate, shared) = (Arc::clone(&gate), Arc::clone(&shared));
             let thread = std::thread::Builder::new()
@@ -218,7 +222,7 @@ impl Observer {
             connecting,
             confirming,
             finished,
-            target_rate: if active { mean_rate(plan.opts.arrivals, plan.opts.rate) } else { 0.0 },
+            target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),
             closing: namespace.closing_towards(plan.target.port()),
             kernel,
@@ -226,10 +230,16 @@ impl Observer {
     }
 }
 
+/// Attempts per second that this part of the load plans at `elapsed` ns from the start.
+fn target_rate(plan: &Plan, elapsed: u64) -> f64 {
+    let (_, shards) = plan.opts.shard.map_or((0, 1), Shard::place);
+    rate_at(&plan.opts.arrivals, plan.opts.rate, elapsed) / shards as f64
+}
+
 fn ports_available(plan: &Plan, sockets: &std::collections::BTreeMap<String, u64>) -> u64 {
     let used: u64 = sockets.iter().filter(|(state, _)| *state != "listen").map(|(_, count)| count).sum();
     let range = plan.ports.map_or(0, |(low, high)| u64::from(high.saturating_sub(low)) + 1);
-    range.saturating_sub(used)
+    (range * plan.sources.len().max(1) as u64).saturating_sub(used)
 }
 
 #[cfg(test)]

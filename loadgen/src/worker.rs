@@ -21,8 +21,9 @@ use telemetry::Stop;
 use telemetry::counter::Counter;
 
 use crate::attempt::{self, Attempt, Read, Stage};
-use crate::opts::Confirm;
+use crate::opts::{ArrivalKind, Confirm};
 use crate::plan::Plan;
+use crate::sources::Sources;
 use crate::tally::{RETRANSMIT_CLASSES, Tally};
 use crate::target::Aim;
 use crate::verdict::Verdict;
@@ -59,6 +60,7 @@ pub(crate) struct Worker<I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
     counts: Arc<Counts>,
     aim: Aim,
+    sources: Sources,
     /// Planned instants, ns from the start, that are this worker's.
     arrivals: Peekable<I>,
     origin: u64,
@@ -80,6 +82,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         plan: Arc<Plan>,
         counts: Arc<Counts>,
         aim: Aim,
+        sources: Sources,
         arrivals: I,
         share: usize,
         stop: Stop,
@@ -91,6 +94,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             plan,
             counts,
             aim,
+            sources,
             arrivals: arrivals.peekable(),
             origin: 0,
             share,
@@ -140,6 +144,9 @@ impl<I: Iterator<Item = u64>> Worker<I> {
     /// Issues what is due, and returns the instant of the next arrival (ns), if any.
     fn issue_due(&mut self) -> Option<u64> {
         let until = self.plan.planned_until().unwrap_or(u64::MAX);
+        if matches!(self.plan.opts.arrivals, ArrivalKind::Closed(_)) {
+            return self.issue_free(until);
+        }
         for _ in 0..ISSUE_AT_ONCE {
             if self.stop.is_requested() {
                 return None;
@@ -159,6 +166,27 @@ impl<I: Iterator<Item = u64>> Worker<I> {
         Some(0)
     }
 
+    /// In a closed loop: issues as many as may be in flight, and returns the instant of the end (ns), unless it has come.
+    /// Each is planned for when it is issued.
+    fn issue_free(&mut self, until: u64) -> Option<u64> {
+        for _ in 0..ISSUE_AT_ONCE {
+            let now = monotonic_ns();
+            let end = self.origin.saturating_add(until);
+            if self.stop.is_requested() || now >= end {
+                return None;
+            }
+            if now < self.origin {
+                return Some(self.origin);
+            }
+            if self.in_flight() >= self.share {
+                return Some(end);
+            }
+            let phase = usize::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
+            self.issue(now, phase);
+        }
+        Some(0)
+    }
+
     fn issue(&mut self, planned: u64, phase: usize) {
         let counts = Arc::clone(&self.counts);
         let tally = &counts.phases[phase];
@@ -168,7 +196,8 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             return;
         }
         let target = self.aim.address();
-        let failed = match attempt::open(target) {
+        let opened = attempt::open(target).and_then(|socket| self.sources.prepare(socket.as_fd()).map(|()| socket));
+        let failed = match opened {
             Ok(socket) => {
                 let issued = monotonic_ns();
                 tally.lag.record(issued.saturating_sub(planned));

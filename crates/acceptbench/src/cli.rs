@@ -240,6 +240,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
+    use loadgen::opts::ArrivalKind;
     use proptest::option;
     use proptest::prelude::*;
     use server::opts::{
@@ -351,28 +352,45 @@ mod tests {
         )
     }
 
+    fn arrivals() -> impl Strategy<Value = ArrivalKind> {
+        let stage =
+            (0..1_000_u32, 1..1_000_u32, 1..1_000_u64).prop_map(|(from, to, ms)| format!("ramp:{from}-{to}x{ms}ms"));
+        let profile = (proptest::collection::vec(stage, 1..4), any::<bool>()).prop_map(|(stages, repeat)| {
+            format!("profile:{}{}", stages.join(","), if repeat { ",repeat" } else { "" })
+        });
+        prop_oneof![
+            Just("constant".to_owned()),
+            Just("poisson".to_owned()),
+            (1_u32..10_000, span()).prop_map(|(size, every)| format!("burst:{size}/{every}")),
+            (1_u32..10_000).prop_map(|n| format!("closed:{n}")),
+            profile,
+        ]
+        .prop_map(|text| text.parse().expect("an arrival process"))
+    }
+
     prop_compose! {
         fn loadgen_opts()(
-            port in 1..u16::MAX, kind in 0..3, size in 1_u32..10_000, rate in 0.001..1e7_f64, confirm in any_of(), fin: bool,
-            spans in [span(), span(), span()], forever: bool, workers in option::of(1_u32..1024), most in option::of(1_u32..), seed: u64,
+            port in 1..u16::MAX, arrivals in arrivals(), rate in 0.001..1e7_f64, confirm in any_of(), fin: bool,
+            spans in [span(), span()], duration in option::of(span()), workers in option::of(1_u32..1024),
+            most in option::of(1_u32..), shard in option::of(1_u32..9), start in option::of(0..4_000_000_000_u64), seed: u64,
         ) -> loadgen::Opts {
-            use loadgen::opts::{ArrivalKind, AutoCount, Close, RunTime};
+            use loadgen::opts::{AutoCount, Close, RunTime};
             let count = |n: Option<u32>| n.and_then(NonZeroU32::new).map_or(AutoCount::Auto, AutoCount::Exactly);
             loadgen::Opts {
                 target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
-                arrivals: match kind {
-                    0 => ArrivalKind::Constant,
-                    1 => ArrivalKind::Poisson,
-                    _ => ArrivalKind::Burst { size: NonZeroU32::new(size).expect("1 or more"), every: spans[0] },
-                },
+                arrivals,
                 rate: Rate::new(rate).expect("above 0"),
                 confirm,
                 deadline: spans[1],
                 close: if fin { Close::Fin } else { Close::Reset },
-                duration: if forever { RunTime::Forever } else { RunTime::For(spans[2]) },
+                duration: duration.map_or(RunTime::Forever, RunTime::For),
                 warm_up: spans[0],
                 workers: count(workers),
                 max_in_flight: count(most),
+                sources: fin.then(|| "127.0.0.2,198.18.1.0/26".parse().expect("sources")),
+                source_ports: most.map(|n| format!("20000-{}", 20_000 + n % 9_999).parse().expect("a range")),
+                shard: shard.map(|index| format!("{index}/9").parse().expect("a shard")),
+                start_at: start.map(|seconds| format!("@{seconds}").parse().expect("an instant")),
                 seed,
             }
         }

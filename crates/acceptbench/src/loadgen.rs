@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::process;
-use loadgen::opts::RunTime;
+use loadgen::opts::{RunTime, StartAt};
 use loadgen::{Generator, Machine, Plan, PlanError, Verdict};
 use study::format;
 use telemetry::admin::{Admin, Listen};
@@ -32,13 +32,14 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
         note(&format!("warning: {warning}"));
     }
     let target = plan.target();
+    let origin = origin(plan.opts().start_at)?;
     let generator = Generator::prepare(plan).map_err(Failure::requirement)?;
     let admin = start_admin(args.admin, settings, generator.observer())?;
     say(&format!("connecting to {target}"));
     if let Some(admin) = &admin {
         say(&format!("metrics on http://{}/metrics", admin.local_addr()));
     }
-    generator.begin(process::monotonic_ns() + 1_000_000);
+    generator.begin(origin);
     while !generator.wait(POLL) {
         if stop.is_requested() {
             generator.stop_issuing();
@@ -60,6 +61,16 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
         (false, false) => End::Invalid,
         (false, true) => End::Success,
     })
+}
+
+/// The start on `CLOCK_MONOTONIC`, ns: the instant asked for, or now.
+fn origin(start_at: Option<StartAt>) -> Result<u64, Failure> {
+    let now = process::monotonic_ns();
+    let Some(start_at) = start_at else { return Ok(now + 1_000_000) };
+    match start_at.realtime_ns().checked_sub(process::realtime_ns()) {
+        Some(ahead) => Ok(now + ahead),
+        None => Err(Failure::flag(format!("start-at {start_at} is past; name an instant that is still to come"))),
+    }
 }
 
 fn failure(error: PlanError) -> Failure {

@@ -54,7 +54,8 @@ impl Resolved {
 }
 
 /// Keys the lab decides itself, with the reason.
-const RESERVED: [(&str, &str); 6] = [
+const RESERVED: [(&str, &str); 7] = [
+    ("loadgen.start-at", "the lab starts both ends"),
     ("server.listen", "the lab gives the server its address"),
     ("loadgen.target", "the lab points the load generator at the server"),
     ("loadgen.duration", "set experiment.measure"),

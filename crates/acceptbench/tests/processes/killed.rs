@@ -64,6 +64,18 @@ fn killed_blocking_acceptors_strand_nobody() {
     private_network(name, || kill_under_load(Engine::Blocking, Reuseport::Off));
 }
 
+#[test]
+fn killed_io_uring_acceptors_strand_nobody() {
+    let name = "killed::killed_io_uring_acceptors_strand_nobody";
+    private_network(name, || kill_under_load(Engine::IoUring, Reuseport::Off));
+}
+
+#[test]
+fn killed_tokio_acceptors_strand_nobody() {
+    let name = "killed::killed_tokio_acceptors_strand_nobody";
+    private_network(name, || kill_under_load(Engine::TokioLocal, Reuseport::Hash));
+}
+
 fn kill_under_load(engine: Engine, reuseport: Reuseport) {
     let server = start(|opts| (opts.engine, opts.reuseport, opts.backlog) = (engine, reuseport, 512));
     let opts = loadgen::Opts {
