@@ -25,13 +25,16 @@ type Sent = (TcpStream, u64);
 #[test]
 fn the_wait_in_the_queue_is_right_from_both_sources() {
     in_namespaces("wait::the_wait_in_the_queue_is_right_from_both_sources", || {
-        // The stamps are exact to the bucket of a histogram, 1.6 %: the known median is 4 ms.
-        let engines = [Engine::Epoll, Engine::Blocking, Engine::IoUring, Engine::TokioLocal];
-        for engine in engines {
-            let (known, stamped, _) = apart(move || measure(engine, "1ms"));
-            let off = stamped.abs_diff(known);
-            println!("{engine}: known p50 {known} ns, by time stamps {stamped} ns, off {off} ns");
-            assert!(off <= 100_000, "{engine}: {known} ns known, {stamped} ns by the time stamps");
+        // A histogram's bucket is 1.6 % wide, some 20 us at the known median of 1.6 ms. The machine may stall: of three
+        // measurements the middle one counts.
+        for engine in [Engine::Epoll, Engine::Blocking, Engine::IoUring, Engine::TokioLocal] {
+            let mut off = [0; 3].map(|_| {
+                let (known, stamped, _) = apart(move || measure(engine, "400us"));
+                println!("{engine}: known p50 {known} ns, by time stamps {stamped} ns");
+                stamped.abs_diff(known)
+            });
+            off.sort_unstable();
+            assert!(off[1] <= 100_000, "{engine}: off by {off:?} ns");
         }
         let jiffy = u64::try_from(clock_getres(ClockId::MonotonicCoarse).tv_nsec).expect("a tick");
         let (known, _, coarse) = apart(|| measure(Engine::Epoll, "5ms"));
