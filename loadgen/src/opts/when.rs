@@ -33,8 +33,8 @@ impl FromStr for ArrivalKind {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unknown = || {
             ParseUnitError::new(format!(
-                "`{text}` is no arrival process; use constant, poisson, burst:N/D (burst:400/500ms), closed:N (closed:64) \
-                 or profile:STAGES (profile:2000x30s,ramp:2000-8000x60s,repeat)"
+                "`{text}` is no arrival process; use constant, poisson, burst:N/D, closed:N or profile:STAGES, \
+                 e.g. burst:400/500ms, closed:64 or profile:2000x30s,ramp:2000-8000x60s,repeat"
             ))
         };
         if let Some(stages) = text.strip_prefix("profile:") {
