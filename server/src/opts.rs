@@ -249,6 +249,11 @@ pub enum Relisten {
 
 telemetry::value_enum_display!(Workers, Reuseport, Engine, Handler, OnAccept, Close, Relisten);
 
+/// Every value of a choice, in the order of its help.
+pub fn values<T: ValueEnum>() -> &'static [T] {
+    T::value_variants()
+}
+
 /// How many connections one wake-up takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {

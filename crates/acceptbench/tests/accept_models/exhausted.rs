@@ -5,9 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
-use server::opts::{Engine, Workers};
+use server::opts::{Engine, Workers, values};
 use server::{Plan, Snapshot};
 
 use crate::apart::{apart, in_namespaces};
@@ -23,8 +22,8 @@ fn without_descriptors_the_server_waits_quietly_and_then_serves_everyone() {
     in_namespaces("exhausted::without_descriptors_the_server_waits_quietly_and_then_serves_everyone", || {
         let seconds = std::env::var("ACCEPTBENCH_EMFILE_SECONDS").ok().and_then(|text| text.parse().ok());
         let lasts = Duration::from_secs(seconds.unwrap_or(1));
-        for engine in Engine::value_variants() {
-            for workers in Workers::value_variants() {
+        for engine in values::<Engine>() {
+            for workers in values::<Workers>() {
                 let opts = server::Opts { engine: *engine, workers: *workers, ..server::Opts::default() };
                 if Plan::try_from(opts.clone()).is_err() {
                     continue;

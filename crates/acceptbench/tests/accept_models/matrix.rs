@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::ValueEnum;
 use loadgen::opts::{ArrivalKind, Confirm};
 use loadgen::verdict::Verdict;
-use server::opts::{Close, Engine, Handler, OnAccept, Reuseport, Workers};
+use server::opts::{Close, Engine, Handler, OnAccept, Reuseport, Workers, values};
 use server::{Opts, Plan};
 
 use crate::apart::{Outcome, apart, in_namespaces, run};
@@ -27,10 +26,10 @@ fn every_model_serves_everyone_and_balances() {
 /// Every combination of settings, those that the plan refuses included.
 fn combinations() -> Vec<Opts> {
     let mut all = Vec::new();
-    for engine in Engine::value_variants() {
-        for reuseport in Reuseport::value_variants() {
-            for workers in Workers::value_variants() {
-                for on_accept in OnAccept::value_variants() {
+    for engine in values::<Engine>() {
+        for reuseport in values::<Reuseport>() {
+            for workers in values::<Workers>() {
+                for on_accept in values::<OnAccept>() {
                     for address in ["127.0.0.1:9700", "[::1]:9700"] {
                         all.push(Opts {
                             listen: address.parse().expect("an address"),
@@ -49,7 +48,7 @@ fn combinations() -> Vec<Opts> {
         }
     }
     // Who closes first, and a child per connection.
-    for engine in Engine::value_variants() {
+    for engine in values::<Engine>() {
         for close in [Close::HalfClose, Close::Wait] {
             for on_accept in [OnAccept::Greet, OnAccept::Reply, OnAccept::Close, OnAccept::Echo] {
                 let base = Opts { engine: *engine, close, on_accept, backlog: 256, ..Opts::default() };
