@@ -56,6 +56,17 @@ pub(crate) enum Accepted {
     Exhausted,
 }
 
+/// What a batch left behind in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It was empty at the end.
+    Nobody,
+    /// The batch was full, or it is time to stop: somebody may wait.
+    Somebody,
+    /// Descriptors or memory have run out, and the listener is to be left alone for [`RESOURCE_PAUSE`].
+    Alone,
+}
+
 impl Acceptor {
     /// Acceptor number `index`, which is to run on `cpu`.
     pub(crate) fn new(
@@ -149,6 +160,45 @@ impl Acceptor {
             Err(Errno::AGAIN | Errno::INTR) => Accepted::Nothing,
             Err(errno) => self.fail(errno),
         }
+    }
+
+    /// Takes what waits at a listener, as one batch. Connections that go on are handed to `open`.
+    pub(crate) fn take(&mut self, listener: usize, mut open: impl FnMut(Connection)) -> Left {
+        self.sit_out_stall();
+        self.sample(listener);
+        let mut batch = 0;
+        let mut left = Left::Somebody;
+        while !self.desk.is_stopped() && batch < self.batch_limit() {
+            match self.accept(listener, batch > 0) {
+                Accepted::Closed => batch += 1,
+                Accepted::Open(connection) => {
+                    batch += 1;
+                    open(connection);
+                }
+                Accepted::Retry => continue,
+                Accepted::Nothing => {
+                    left = Left::Nobody;
+                    break;
+                }
+                Accepted::Exhausted => {
+                    left = Left::Alone;
+                    break;
+                }
+            }
+            if !self.is_instant() {
+                // With a service time a batch can last as long as the overload: look again, and notice a stall that began
+                // meanwhile.
+                self.sit_out_stall();
+                self.sample(listener);
+            }
+        }
+        if batch > 0 {
+            self.tally().wakeups_work.add(1);
+            self.tally().batch.record(batch);
+        } else {
+            self.tally().wakeups_empty.add(1);
+        }
+        left
     }
 
     /// Counts a connection just accepted, spends its service time and deals with it. The socket must not block. `Some`

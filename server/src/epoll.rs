@@ -14,7 +14,7 @@ use rustix::event::epoll::{EventData, EventFlags};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::acceptor::{Accepted, Acceptor, RESOURCE_PAUSE};
+use crate::acceptor::{Acceptor, Left, RESOURCE_PAUSE};
 use crate::connection::Connection;
 use crate::connections::Connections;
 
@@ -162,45 +162,21 @@ impl Loop {
 
     /// Takes what waits at a listener, as one batch.
     fn take(&mut self, acceptor: &mut Acceptor, index: usize) {
-        acceptor.sit_out_stall();
-        acceptor.sample(index);
-        let mut batch = 0;
-        self.doors[index] = Door::Unfinished;
-        while !acceptor.desk.is_stopped() && batch < acceptor.batch_limit() {
-            match acceptor.accept(index, batch > 0) {
-                Accepted::Closed => batch += 1,
-                Accepted::Open(connection) => {
-                    batch += 1;
-                    self.watch(acceptor, connection);
-                }
-                Accepted::Retry => continue,
-                Accepted::Nothing => {
-                    self.doors[index] = Door::Watched;
-                    break;
-                }
-                Accepted::Exhausted => {
-                    // Level-triggered it would be reported for ever, edge-triggered never again: adding it anew later
-                    // does neither. If it cannot be removed, it goes on being reported.
-                    if epoll::delete(&self.epoll, &acceptor.listeners[index]).is_ok() {
-                        let pause = u64::try_from(RESOURCE_PAUSE.as_nanos()).unwrap_or(u64::MAX);
-                        self.doors[index] = Door::Shut { until: monotonic_ns() + pause };
-                    }
-                    break;
-                }
-            }
-            if !acceptor.is_instant() {
-                // With a service time a batch can last as long as the overload: look again, and
-                // notice a stall that began meanwhile.
-                acceptor.sit_out_stall();
-                acceptor.sample(index);
-            }
+        let mut open = Vec::new();
+        let left = acceptor.take(index, |connection| open.push(connection));
+        for connection in open {
+            self.watch(acceptor, connection);
         }
-        if batch > 0 {
-            acceptor.tally().wakeups_work.add(1);
-            acceptor.tally().batch.record(batch);
-        } else {
-            acceptor.tally().wakeups_empty.add(1);
-        }
+        self.doors[index] = match left {
+            Left::Somebody => Door::Unfinished,
+            // Level-triggered it would be reported for ever, edge-triggered never again: adding it anew later does neither.
+            // If it cannot be removed, it goes on being reported.
+            Left::Alone if epoll::delete(&self.epoll, &acceptor.listeners[index]).is_ok() => {
+                let pause = u64::try_from(RESOURCE_PAUSE.as_nanos()).unwrap_or(u64::MAX);
+                Door::Shut { until: monotonic_ns() + pause }
+            }
+            Left::Nobody | Left::Alone => Door::Watched,
+        };
     }
 
     fn watch(&mut self, acceptor: &Acceptor, connection: Connection) {

@@ -28,7 +28,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use crate::acceptor::{Accepted, Acceptor, RESOURCE_PAUSE};
+use crate::acceptor::{Acceptor, Left, RESOURCE_PAUSE};
 use crate::connection::{Connection, End};
 use crate::tally::{Desk, Tally};
 
@@ -95,7 +95,7 @@ async fn accept(acceptor: &mut Acceptor) -> io::Result<()> {
     let mut doors = Doors::watch(acceptor)?;
     while !desk.is_stopped() {
         let Some((index, mut guard)) = doors.next(&mut open, &desk.tally).await? else { continue };
-        match take(acceptor, index, |connection| open.push(serve(connection, &desk.tally))) {
+        match acceptor.take(index, |connection| open.push(serve(connection, &desk.tally))) {
             Left::Nobody => guard.clear_ready(),
             Left::Somebody => yield_now().await,
             Left::Alone => doors.shut[index] = Some(Box::pin(sleep(RESOURCE_PAUSE))),
@@ -179,53 +179,6 @@ fn is_shut(pause: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
 #[expect(deprecated, reason = "its successor is an unsafe fn, lest `as_raw_fd` lie; those used here are plain owners")]
 fn watch<T: AsRawFd>(descriptor: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(descriptor, interest)
-}
-
-/// What a batch left behind in the queue.
-enum Left {
-    Nobody,
-    Somebody,
-    /// Descriptors or memory have run out, and the listener is to be left alone for a while.
-    Alone,
-}
-
-/// Takes what waits at a listener, as one batch.
-fn take(acceptor: &mut Acceptor, index: usize, open: impl Fn(Connection)) -> Left {
-    acceptor.sit_out_stall();
-    acceptor.sample(index);
-    let mut batch = 0;
-    let mut left = Left::Somebody;
-    while !acceptor.desk.is_stopped() && batch < acceptor.batch_limit() {
-        match acceptor.accept(index, batch > 0) {
-            Accepted::Closed => batch += 1,
-            Accepted::Open(connection) => {
-                batch += 1;
-                open(connection);
-            }
-            Accepted::Retry => continue,
-            Accepted::Nothing => {
-                left = Left::Nobody;
-                break;
-            }
-            Accepted::Exhausted => {
-                left = Left::Alone;
-                break;
-            }
-        }
-        if !acceptor.is_instant() {
-            // With a service time a batch can last as long as the overload: look again, and notice a stall that began
-            // meanwhile.
-            acceptor.sit_out_stall();
-            acceptor.sample(index);
-        }
-    }
-    if batch > 0 {
-        acceptor.tally().wakeups_work.add(1);
-        acceptor.tally().batch.record(batch);
-    } else {
-        acceptor.tally().wakeups_empty.add(1);
-    }
-    left
 }
 
 /// Sees a connection to its end.

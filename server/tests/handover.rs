@@ -4,17 +4,16 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use kernel::link::Links;
 use kernel::process::monotonic_ns;
+use rerun::{Own, in_namespaces};
 use server::opts::{Engine, Reuseport};
 use server::{Opts, Origin, Plan, Server};
 use telemetry::namespace::Detail;
 
-const INSIDE: &str = "HANDOVER_TEST_INSIDE";
 const NAME: &str = "whoever_connects_while_a_server_leaves_is_greeted_by_one_of_the_two";
 
 /// Handovers per kind of server, each with another distance between the connection and the stop.
@@ -22,22 +21,7 @@ const ROUNDS: u32 = 60;
 
 #[test]
 fn whoever_connects_while_a_server_leaves_is_greeted_by_one_of_the_two() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", NAME, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") && std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_none() {
-        return println!("skipped: no user namespaces here: {said}");
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    in_namespaces(NAME, Own::Network, inside);
 }
 
 fn inside() {

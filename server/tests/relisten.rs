@@ -1,37 +1,26 @@
 //! The queue limit follows somaxconn, or does not, as the option says: checked in a network namespace of its own, for
 //! which the test runs itself again under unshare(1).
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kernel::process::monotonic_ns;
 use kernel::sysctl;
+use rerun::{Own, in_namespaces};
 use server::opts::{Engine, Relisten, Reuseport};
 use server::{Opts, Origin, Plan, Server, Snapshot};
 use telemetry::namespace::Detail;
 
-const INSIDE: &str = "RELISTEN_TEST_INSIDE";
 const SOMAXCONN: &str = "net.core.somaxconn";
 
 #[test]
 fn the_limit_follows_somaxconn_only_when_asked_to() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
+    // Inside, these are the namespace's own, and nobody looks at them afterwards.
     let before = sysctl::read(SOMAXCONN).expect("the host's somaxconn");
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", "the_limit_follows_somaxconn_only_when_asked_to", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") && std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_none() {
-        return println!("skipped: no user namespaces here: {said}");
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    let name = "the_limit_follows_somaxconn_only_when_asked_to";
+    in_namespaces(name, Own::Network, || {
+        inside();
+        sysctl::write(SOMAXCONN, &before).expect("put back for the look below");
+    });
     assert_eq!(sysctl::read(SOMAXCONN).expect("the host's somaxconn"), before, "the host keeps its own");
 }
 

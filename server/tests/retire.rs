@@ -4,17 +4,16 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kernel::link::Links;
 use kernel::process::monotonic_ns;
 use kernel::sysctl;
+use rerun::{Own, in_namespaces};
 use server::opts::{Engine, Reuseport};
 use server::{Opts, Origin, Plan, Server, Snapshot};
 use telemetry::namespace::Detail;
 
-const INSIDE: &str = "RETIRE_TEST_INSIDE";
 const MIGRATE: &str = "net.ipv4.tcp_migrate_req";
 
 /// Connections that wait when the listener is closed.
@@ -25,25 +24,7 @@ const RETIRED: usize = 1;
 
 #[test]
 fn what_a_retired_listener_held_is_lost_or_moved_and_told_exactly() {
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", "what_a_retired_listener_held_is_lost_or_moved_and_told_exactly", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") && std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_none() {
-        return eprintln!("skipped: no user namespaces here: {said}");
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-    for line in said.lines().filter(|line| line.starts_with("measured: ")) {
-        eprintln!("{line}");
-    }
+    in_namespaces("what_a_retired_listener_held_is_lost_or_moved_and_told_exactly", Own::Network, inside);
 }
 
 fn inside() {

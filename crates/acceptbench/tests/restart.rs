@@ -8,8 +8,6 @@
 //! ACCEPTBENCH_RESTART_SECONDS=20 cargo test -p acceptbench --test restart -- --nocapture no_attempt_is_lost
 //! ```
 
-#[path = "restart/namespace.rs"]
-mod namespace;
 #[path = "restart/servers.rs"]
 mod servers;
 
@@ -25,10 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kernel::netstat::NetstatReader;
+use rerun::{Own, in_namespaces};
 use rustix::process::Signal;
 use telemetry::admin::get_local;
 
-use namespace::private;
 use servers::{ACCEPTBENCH, Servers, acceptbench, outcomes};
 
 const SERVER: &str = "127.0.0.1:9700";
@@ -39,6 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One load at a time: two would be each other's noise.
 static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Servers whose parent has ended become children of the test, which is process 1.
+fn private(name: &str, body: impl FnOnce()) {
+    in_namespaces(name, Own::NetworkAndProcesses, body);
+}
 
 /// A test of hot restarts under load for each kind of server.
 macro_rules! no_attempt_is_lost {

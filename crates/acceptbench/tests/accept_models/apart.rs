@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,34 +9,17 @@ use kernel::link::Links;
 use kernel::namespace;
 use kernel::process::monotonic_ns;
 use loadgen::Generator;
+use rerun::Own;
 use server::{Origin, Plan, Server};
 use study::ledger::{Ledger, balance};
 use study::results::Topology;
 use telemetry::namespace::Detail;
 
-const INSIDE: &str = "ACCEPT_MODELS_TEST_INSIDE";
-
-/// Runs the test `name` again in a user and a network namespace, where `inside` is called.
+/// Runs the test `name` again in namespaces, where `inside` is called. One at a time: some of them measure.
 pub(crate) fn in_namespaces(name: &str, inside: fn()) {
-    /// One at a time: some of them measure.
     static MACHINE: Mutex<()> = Mutex::new(());
-    if std::env::var_os(INSIDE).is_some() {
-        return inside();
-    }
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") && std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_none() {
-        return println!("skipped: no user namespaces here: {said}");
-    }
-    println!("{said}");
-    assert!(output.status.success() && said.contains("1 passed"), "{name} failed inside, see above");
+    rerun::in_namespaces(name, Own::Network, inside);
 }
 
 /// Runs `case` in a thread with a fresh network namespace whose loopback is up. Threads and processes that it starts are

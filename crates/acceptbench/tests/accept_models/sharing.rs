@@ -81,8 +81,9 @@ fn idle_acceptors_share_a_listener_as_the_kernel_wakes_them() {
             for engine in [Engine::Epoll, Engine::EpollEdge] {
                 let herd = with(engine);
                 println!("{workers} {engine}: {:?}, empty {}", accepts(&herd), empty_wakeups(&herd));
-                let wakeups = herd.total(|acceptor| acceptor.wakeups_work) + empty_wakeups(&herd);
-                assert!(empty_wakeups(&herd) > 20, "each connection wakes several: {wakeups} wake-ups");
+                // How many come back empty-handed is a matter of who runs first: a wait that finds the queue empty again
+                // before it returns counts for nothing. 12 to 139 of 200 were seen.
+                assert!(empty_wakeups(&herd) > 0, "each connection wakes several: {:?}", accepts(&herd));
             }
         }
     });

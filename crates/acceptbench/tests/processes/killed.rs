@@ -1,43 +1,23 @@
 //! Acceptors killed under load: the ledger still balances, and replacements come at once but not in floods.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel::link::Links;
 use kernel::process::{Signal, monotonic_ns};
+use rerun::{Own, in_namespaces};
 use server::opts::{Engine, Reuseport};
 use server::{Observer, Server, Snapshot};
 use telemetry::namespace::Detail;
 
 use crate::support::{address, books, is_gone, kill, machine, pids, start, within};
 
-const INSIDE: &str = "PROCESSES_TEST_INSIDE";
-
 /// Kills per server.
 const KILLS: u64 = 20;
 
-/// Runs the test `name` again in a network namespace of its own; `body` is what it does there.
+/// Nothing else runs while this measures.
 fn private_network(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        Links::open().and_then(|mut links| links.set_up("lo")).expect("a loopback interface");
-        return body();
-    }
     let _machine = machine().write();
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare, of util-linux");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains("unshare failed") && std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_none() {
-        return eprintln!("skipped: no user namespaces here: {said}");
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
-    said.lines().filter(|line| line.starts_with("measured:")).for_each(|line| eprintln!("{line}"));
+    in_namespaces(name, Own::Network, body);
 }
 
 #[test]
