@@ -1,17 +1,20 @@
 //! What a user may ask of the load generator: one flat struct that is flag, environment variable, TOML table
 //! and record. Defaults live in [`Opts::default`] only. Nothing here touches a socket.
 
+mod what;
 mod when;
 mod whence;
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use telemetry::Cpus;
 use telemetry::units::{ParseUnitError, Rate, Span};
 
+pub use what::{Expectation, Message, Spin};
 pub use when::{ArrivalKind, Profile, Shard, Stage, StartAt};
 pub use whence::{PortRange, Sources};
 
@@ -31,14 +34,28 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_RATE", value_name = "RATE", default_value_t = Opts::default().rate,
           allow_negative_numbers = true)]
     pub rate: Rate,
-    /// What proves that the server served: its first byte (greeting), its first byte after one from the client (reply), or
-    /// nothing beyond the handshake (none).
+    /// What proves that the server served: its first byte (greeting), its first bytes after the client's (reply), or nothing
+    /// beyond the handshake (none).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_CONFIRM", value_name = "WHAT", default_value_t = Opts::default().confirm)]
     pub confirm: Confirm,
+    /// What the client says with confirm reply: a text, in which \r, \n, \t, \\ and \xHH stand for bytes, or @FILE.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SEND", value_name = "TEXT|@FILE", default_value_t = Opts::default().send)]
+    pub send: Message,
+    /// How what comes first must begin: a text as for --send, or `any`. What begins otherwise is an unexpected answer.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_EXPECT", value_name = "PREFIX", default_value_t = Opts::default().expect)]
+    pub expect: Expectation,
     /// How long an attempt may take from the instant it was issued.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_DEADLINE", value_name = "TIME", default_value_t = Opts::default().deadline)]
     pub deadline: Span,
-    /// How a finished attempt's socket is closed: reset (RST, leaves no `TIME_WAIT`) or fin.
+    /// How long a confirmed connection is kept open before it is closed.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_HOLD", value_name = "TIME", default_value_t = Opts::default().hold)]
+    pub hold: Span,
+    /// Keep confirmed connections open until there are more than N, then close the oldest; all at the end of the load.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_KEEP", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<NonZeroU32>,
+    /// How a finished attempt's socket is closed: reset (RST, leaves no `TIME_WAIT`), fin, or shutdown (a FIN by
+    /// shutdown(2), then the server's FIN is waited for).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_CLOSE", value_name = "HOW", default_value_t = Opts::default().close)]
     pub close: Close,
     /// How long attempts are planned after the warm-up, or `forever`.
@@ -50,6 +67,35 @@ pub struct Opts {
     /// Threads that open connections: a number, or `auto` for one per CPU.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_WORKERS", value_name = "N", default_value_t = Opts::default().workers)]
     pub workers: AutoCount,
+    /// How sockets are driven: `io-uring`, `epoll`, or `auto`, which is the first of them that can do what is asked here.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_ENGINE", value_name = "ENGINE", default_value_t = Opts::default().engine)]
+    pub engine: Engine,
+    /// CPUs that workers are pinned to: off, auto (one each, round and round) or a list (0,2-3).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_CPUS", value_name = "CPUS", default_value_t = Opts::default().cpus)]
+    pub cpus: Cpus,
+    /// The workers' scheduling policy: normal, or batch (`SCHED_BATCH`: a waking worker does not interrupt the server).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SCHEDULING", value_name = "POLICY", default_value_t = Opts::default().scheduling)]
+    pub scheduling: Scheduling,
+    /// How long before a planned instant a sleeping worker is awake and looks at the clock: auto (what wake-ups take here,
+    /// at most 25us), off, or a time.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SPIN", value_name = "TIME", default_value_t = Opts::default().spin)]
+    pub spin: Spin,
+    /// A socket per attempt (fresh), or sockets that are disconnected and connected again (reused, by connect(2) to
+    /// `AF_UNSPEC`): another life of a socket, with its own port throughout. Never compare the two.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOCKETS", value_name = "WHICH", default_value_t = Opts::default().sockets)]
+    pub sockets: Sockets,
+    /// Send the first bytes in the SYN (`TCP_FASTOPEN`); with confirm reply.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_FASTOPEN", value_name = "BOOL", default_value_t = Opts::default().fastopen,
+          action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub fastopen: bool,
+    /// How often a SYN is sent again before the kernel gives up (`TCP_SYNCNT`), instead of `net.ipv4.tcp_syn_retries`.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SYN_RETRIES", value_name = "N", value_parser = syn_retries)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub syn_retries: Option<NonZeroU8>,
+    /// How long what is sent may stay unacknowledged (`TCP_USER_TIMEOUT`, in whole ms).
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_USER_TIMEOUT", value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_timeout: Option<Span>,
     /// Most attempts in flight; what comes on top is shed, and counted. `auto` is what descriptors allow.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_MAX_IN_FLIGHT", value_name = "N", default_value_t = Opts::default().max_in_flight)]
     pub max_in_flight: AutoCount,
@@ -82,11 +128,23 @@ impl Default for Opts {
             arrivals: ArrivalKind::Constant,
             rate: Rate::THOUSAND,
             confirm: Confirm::Greeting,
+            send: Message::default(),
+            expect: Expectation::Any,
             deadline: Span::from_secs(5),
+            hold: Span::ZERO,
+            keep: None,
             close: Close::Reset,
             duration: RunTime::For(Span::from_secs(10)),
             warm_up: Span::ZERO,
             workers: AutoCount::Auto,
+            engine: Engine::Auto,
+            cpus: Cpus::Off,
+            scheduling: Scheduling::Normal,
+            spin: Spin::Auto,
+            sockets: Sockets::Fresh,
+            fastopen: false,
+            syn_retries: None,
+            user_timeout: None,
             max_in_flight: AutoCount::Auto,
             sources: None,
             source_ports: None,
@@ -103,6 +161,12 @@ impl Opts {
     pub fn to_args(&self) -> Vec<String> {
         telemetry::command_line::to_args(self, &Self::default())
     }
+}
+
+/// `TCP_SYNCNT` takes 1 to 127.
+fn syn_retries(text: &str) -> Result<NonZeroU8, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroU8| count.get() <= 127);
+    count.ok_or_else(|| "write a whole number from 1 to 127".to_owned())
 }
 
 /// HOST:PORT as typed; resolved when the plan is made.
@@ -166,9 +230,43 @@ pub enum Close {
     Reset,
     /// close(2): a FIN.
     Fin,
+    /// shutdown(2) with `SHUT_WR`: a FIN; close(2) when the server's FIN has come.
+    Shutdown,
 }
 
-telemetry::value_enum_display!(Confirm, Close);
+/// What drives sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// `io-uring` where the kernel has it and it can do what is asked, else `epoll`.
+    Auto,
+    /// `io_uring(7)`: a linked chain of requests per attempt on a registered file. Linux 6.8.
+    IoUring,
+    /// epoll(7), edge-triggered, and a system call per step.
+    Epoll,
+}
+
+/// A worker's scheduling policy, sched(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheduling {
+    /// `SCHED_OTHER`.
+    Normal,
+    /// `SCHED_BATCH`: a worker that wakes up does not preempt who runs.
+    Batch,
+}
+
+/// The life of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sockets {
+    /// One attempt.
+    Fresh,
+    /// Many: connect(2) to `AF_UNSPEC` resets the connection and makes the socket fit for the next.
+    Reused,
+}
+
+telemetry::value_enum_display!(Confirm, Close, Engine, Scheduling, Sockets);
 
 /// How long attempts are planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,12 +22,14 @@ macro_rules! verdicts {
 }
 
 verdicts! {
-    /// The first byte came.
+    /// The first byte came, or all that an answer had to begin with.
     Served = "served",
     /// connect(2) succeeded and no confirmation was asked for.
     Connected = "connected",
     /// Connected, but no byte came by the deadline (or the server closed without one).
     Unserved = "unserved",
+    /// The answer did not begin as expected: somebody else answered, or with an error.
+    Unexpected = "unexpected",
     /// ECONNRESET, at connect or after; neither says whether the server accepted.
     Reset = "reset",
     /// ECONNREFUSED: a RST answered the SYN.

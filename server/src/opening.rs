@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::listener::Listener;
-use crate::opts::{Cpus, Engine, Opts, Reuseport};
+use crate::opts::{Engine, Opts, Reuseport};
 use crate::plan::Plan;
 use crate::running::{StartError, starting};
 use crate::snapshot::ListenerOptions;
@@ -25,21 +25,7 @@ pub(crate) struct Opened {
 /// The CPU of each acceptor.
 pub(crate) fn cpus(opts: &Opts) -> Result<Vec<Option<usize>>, StartError> {
     let allowed = kernel::process::allowed_cpus().map_err(starting("pinning"))?;
-    let list = match &opts.cpus {
-        Cpus::Off => return Ok(vec![None; opts.acceptors.get() as usize]),
-        Cpus::Auto => allowed,
-        Cpus::List(list) => {
-            if let Some(cpu) = list.iter().find(|cpu| !allowed.contains(cpu)) {
-                let texts: Vec<String> = allowed.iter().map(usize::to_string).collect();
-                return Err(StartError::Unfit(format!(
-                    "cpus names CPU {cpu}, but this process may run on {} only; choose among them",
-                    texts.join(",")
-                )));
-            }
-            list.clone()
-        }
-    };
-    Ok(list.into_iter().cycle().map(Some).take(opts.acceptors.get() as usize).collect())
+    opts.cpus.assign(&allowed, opts.acceptors.get() as usize).map_err(StartError::Unfit)
 }
 
 pub(crate) fn check_engine(engine: Engine) -> Result<(), StartError> {

@@ -13,7 +13,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use telemetry::units::{ParseUnitError, Span};
 
-pub use places::{Addresses, Cpus};
+pub use places::Addresses;
+pub use telemetry::Cpus;
 pub use timing::{AcceptDelay, Retire, Stall};
 
 /// Everything the server can be asked for. Field names are the kebab-case keys of `[server]` in an

@@ -237,10 +237,10 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
-    use std::num::NonZeroU32;
+    use std::num::{NonZeroU8, NonZeroU32};
     use std::time::Duration;
 
-    use loadgen::opts::ArrivalKind;
+    use loadgen::opts::{ArrivalKind, Expectation, Spin};
     use proptest::option;
     use proptest::prelude::*;
     use server::opts::{
@@ -368,13 +368,34 @@ mod tests {
         .prop_map(|text| text.parse().expect("an arrival process"))
     }
 
+    fn spin() -> impl Strategy<Value = Spin> {
+        prop_oneof![Just(Spin::Auto), (0..1_000_000_u64).prop_map(|ns| Duration::from_nanos(ns).into())]
+    }
+
+    prop_compose! {
+        /// What the workers are, and how their sockets live.
+        fn workings()(
+            engine in any_of(), cpus in cpus(), scheduling in any_of(), spin in spin(), sockets in any_of(), fastopen: bool,
+            retries in option::of(1_u8..=127), user_timeout in option::of(span()), close in any_of(), hold in span(),
+            keep in option::of(1_u32..),
+        ) -> loadgen::Opts {
+            loadgen::Opts {
+                engine, cpus, scheduling, spin, sockets, fastopen, user_timeout, close, hold,
+                syn_retries: retries.and_then(NonZeroU8::new),
+                keep: keep.and_then(NonZeroU32::new),
+                ..loadgen::Opts::default()
+            }
+        }
+    }
+
     prop_compose! {
         fn loadgen_opts()(
-            port in 1..u16::MAX, arrivals in arrivals(), rate in 0.001..1e7_f64, confirm in any_of(), fin: bool,
+            port in 1..u16::MAX, arrivals in arrivals(), rate in 0.001..1e7_f64, confirm in any_of(), sourced: bool,
             spans in [span(), span()], duration in option::of(span()), workers in option::of(1_u32..1024),
-            most in option::of(1_u32..), shard in option::of(1_u32..9), start in option::of(0..4_000_000_000_u64), seed: u64,
+            most in option::of(1_u32..), shard in option::of(1_u32..9), start in option::of(0..4_000_000_000_u64),
+            workings in workings(), seed: u64,
         ) -> loadgen::Opts {
-            use loadgen::opts::{AutoCount, Close, RunTime};
+            use loadgen::opts::{AutoCount, RunTime};
             let count = |n: Option<u32>| n.and_then(NonZeroU32::new).map_or(AutoCount::Auto, AutoCount::Exactly);
             loadgen::Opts {
                 target: SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(),
@@ -382,16 +403,18 @@ mod tests {
                 rate: Rate::new(rate).expect("above 0"),
                 confirm,
                 deadline: spans[1],
-                close: if fin { Close::Fin } else { Close::Reset },
+                send: "GET / HTTP/1.0\\r\\n\\r\\n".parse().expect("a message"),
+                expect: if sourced { "HTTP/".parse().expect("a prefix") } else { Expectation::Any },
                 duration: duration.map_or(RunTime::Forever, RunTime::For),
                 warm_up: spans[0],
                 workers: count(workers),
                 max_in_flight: count(most),
-                sources: fin.then(|| "127.0.0.2,198.18.1.0/26".parse().expect("sources")),
+                sources: sourced.then(|| "127.0.0.2,198.18.1.0/26".parse().expect("sources")),
                 source_ports: most.map(|n| format!("20000-{}", 20_000 + n % 9_999).parse().expect("a range")),
                 shard: shard.map(|index| format!("{index}/9").parse().expect("a shard")),
                 start_at: start.map(|seconds| format!("@{seconds}").parse().expect("an instant")),
                 seed,
+                ..workings
             }
         }
     }

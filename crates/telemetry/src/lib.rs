@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod command_line;
 pub mod counter;
+mod cpus;
 pub mod exposition;
 pub mod histogram;
 pub mod listeners;
@@ -22,5 +23,6 @@ pub mod string_serde;
 pub mod units;
 mod warning;
 
+pub use cpus::Cpus;
 pub use stop::Stop;
 pub use warning::Warning;

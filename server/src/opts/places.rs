@@ -77,61 +77,6 @@ impl fmt::Display for Addresses {
 }
 telemetry::string_serde!(Addresses);
 
-/// On which CPUs acceptors run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cpus {
-    /// Wherever the scheduler puts them.
-    Off,
-    /// Acceptor i on the ith CPU this process may use, round and round.
-    Auto,
-    /// Acceptor i on the ith of these, round and round.
-    List(Vec<usize>),
-}
-
-/// Largest number of a CPU in a list; the kernel's CPU sets of this size are what `sched_setaffinity(2)` is called with.
-const LAST_CPU: usize = 1023;
-
-impl FromStr for Cpus {
-    type Err = ParseUnitError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            ParseUnitError::new(format!(
-                "`{text}` is no choice of CPUs; use off, auto or a list such as 0,2-3 (0 to {LAST_CPU})"
-            ))
-        };
-        match text {
-            "off" => return Ok(Self::Off),
-            "auto" => return Ok(Self::Auto),
-            _ => {}
-        }
-        let mut cpus = Vec::new();
-        for part in text.split(',').map(str::trim) {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) else { return Err(wrong()) };
-            if first > last || last > LAST_CPU || cpus.len() > LAST_CPU {
-                return Err(wrong());
-            }
-            cpus.extend(first..=last);
-        }
-        Ok(Self::List(cpus))
-    }
-}
-
-impl fmt::Display for Cpus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Auto => f.write_str("auto"),
-            Self::List(cpus) => {
-                let texts: Vec<String> = cpus.iter().map(usize::to_string).collect();
-                f.write_str(&texts.join(","))
-            }
-        }
-    }
-}
-telemetry::string_serde!(Cpus);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,17 +101,6 @@ mod tests {
         ] {
             let error = text(wrong).unwrap_err().to_string();
             assert!(error.contains(says), "{wrong}: {error}");
-        }
-    }
-
-    #[test]
-    fn cpus_are_lists_and_ranges() {
-        let text = |text: &str| text.parse::<Cpus>().map(|cpus| cpus.to_string());
-        assert_eq!(text("off").unwrap(), "off");
-        assert_eq!(text("auto").unwrap(), "auto");
-        assert_eq!(text("0,2-4").unwrap(), "0,2,3,4");
-        for wrong in ["", "one", "2-1", "1,", "-1", "4096"] {
-            assert!(text(wrong).unwrap_err().to_string().contains("no choice of CPUs"), "{wrong}");
         }
     }
 }
