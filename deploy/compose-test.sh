@@ -105,6 +105,18 @@ healthy() {
 # between LOW HIGH EXPRESSION: a PromQL filter. The expression is an aggregate.
 between() { echo "($3) >= $1 and ($3) <= $2"; }
 
+# sweep_ended CODE LOG: 2 says that trials did not count. On a machine that is busy otherwise the generators may be late;
+# nothing else is forgiven.
+sweep_ended() {
+    local found
+    [ "$1" != 0 ] || return 0
+    found=$(grep "does not count" "$2" | grep -v "the generator was the bottleneck" || true)
+    if [ "$1" != 2 ] || [ -n "$found" ]; then
+        cat "$2" >&2
+        fail "the sweep ended with $1"
+    fi
+}
+
 ended() { docker inspect --format '{{.State.ExitCode}}' "$1"; }
 
 # overview_says KNOB: the first panel of the board Overview has one tile, and it says that KNOB binds.
@@ -202,13 +214,10 @@ sweep() {
     id=$(compose ps --quiet sweep)
     expect "trials are shaded" 'count(count by (phase) (acceptbench_experiment_trial_info{job="sweep"})) == 1'
     timeout 240 docker wait "$id" >/dev/null || fail "the sweep did not end within 240 s"
-    docker logs "$id" 2>&1 | sed 's/^/  | /'
+    docker logs "$id" >"$work/sweep" 2>&1
+    sed 's/^/  | /' "$work/sweep"
     echo "  ended with $(ended "$id") after $((SECONDS - began)) s"
-    # 2: trials did not count. On a machine that is busy otherwise the generators may be late; nothing else is forgiven.
-    if [ "$(ended "$id")" != 0 ] && { [ "$(ended "$id")" != 2 ] ||
-        docker logs "$id" 2>&1 | grep "does not count" | grep -v "the generator was the bottleneck"; }; then
-        fail "the sweep ended with $(ended "$id")"
-    fi
+    sweep_ended "$(ended "$id")" "$work/sweep"
     followed 16 64 256 1024 4096
     expect "somaxconn is put back" "$somaxconn == 128"
     expect "the limit too" "$limit == 128"
@@ -216,6 +225,7 @@ sweep() {
 }
 
 sweep_without_relisten() {
+    local code=0
     echo "RELISTEN=never: somaxconn steps, the limit stays"
     sed -e 's/^measure = .*/measure = "3s"/' -e 's/^settle = .*/settle = "1s"/' -e '/^\[\[expect\]\]/,$d' \
         experiments/sweep.toml >"$work/short.toml"
@@ -223,8 +233,9 @@ sweep_without_relisten() {
     RELISTEN=never quietly "up server" up --detach --no-build --scale loadgen=1 server loadgen prometheus
     healthy server 1
     expect "queue limit" "$limit == 128"
-    RELISTEN=never quietly "short sweep" run --rm -T --volume "$work/short.toml:/short.toml:ro" sweep \
-        run /short.toml --results /results --admin off
+    RELISTEN=never compose run --rm -T --volume "$work/short.toml:/short.toml:ro" sweep \
+        run /short.toml --results /results --admin off >"$work/sweep" 2>&1 </dev/null || code=$?
+    sweep_ended "$code" "$work/sweep"
     expect "levels of somaxconn" "count(count_values(\"level\", last_over_time($somaxconn[1s]))) == 1"
     expect "most somaxconn" "max(max_over_time($somaxconn[30s])) == 4096"
     expect "least somaxconn" "min(min_over_time($somaxconn[30s])) == 16"

@@ -3,14 +3,18 @@
 
 pub mod arrivals;
 mod attempt;
+mod epoll;
 pub mod metrics;
 pub mod opts;
+mod pacer;
 mod plan;
+mod reactor;
 mod running;
 pub mod snapshot;
 mod sources;
 mod tally;
 mod target;
+mod uring;
 pub mod verdict;
 mod worker;
 

@@ -12,7 +12,8 @@ telemetry::metrics! {
     PLANNED = Counter "loadgen_planned_total" [] "Arrivals that came due.";
     ATTEMPTS = Counter "loadgen_attempts_total" [] "Attempts issued: connect(2) was called.";
     VERDICTS = Counter "loadgen_verdicts_total" ["verdict"] "Attempts by how they ended.";
-    IN_FLIGHT = Gauge "loadgen_in_flight" ["state"] "Attempts without a verdict.";
+    IN_FLIGHT = Gauge "loadgen_in_flight" ["state"] "Attempts whose socket is open: connecting and confirming ones have no verdict yet, holding and ending ones have.";
+    HELD_LOST = Counter "loadgen_held_connections_lost_total" [] "Held connections that the other side ended.";
     CONNECT_LATENCY = Histogram "loadgen_connect_latency_seconds" [] "From the planned instant to ESTABLISHED.";
     CONFIRM_LATENCY = Histogram "loadgen_confirm_latency_seconds" [] "From the planned instant to the first byte.";
     CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
@@ -36,6 +37,8 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     }
     families.gauge(&IN_FLIGHT, &["connecting"], snapshot.connecting as f64);
     families.gauge(&IN_FLIGHT, &["confirming"], snapshot.confirming as f64);
+    families.gauge(&IN_FLIGHT, &["holding"], snapshot.holding as f64);
+    families.gauge(&IN_FLIGHT, &["ending"], snapshot.ending as f64);
     families.histogram(&CONNECT_LATENCY, &[], &whole.connect_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_LATENCY, &[], &whole.confirm_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_SERVICE, &[], &whole.confirm_service, Bounds::Latency, Scale::Seconds);
@@ -45,6 +48,7 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     }
     families.histogram(&SCHEDULE_LAG, &[], &whole.lag, Bounds::Lag, Scale::Seconds);
     families.counter(&SYN_RETRANSMITS, &[], whole.syn_retransmits);
+    families.counter(&HELD_LOST, &[], whole.held_lost);
     families.counter(&RESET_AT_CONNECT, &[], whole.reset_at_connect);
     families.counter(&TARGET_CHANGES, &[], snapshot.target_changes);
     families.gauge(&PORTS_AVAILABLE, &[], snapshot.ports_available as f64);

@@ -4,11 +4,13 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use kernel::socket_option::SocketOption;
 use telemetry::Warning;
 use thiserror::Error;
 
 use crate::arrivals::{peak_rate, simultaneous};
-use crate::opts::{ArrivalKind, AutoCount, Close, Opts, PortRange, RunTime, Shard};
+use crate::opts::{ArrivalKind, AutoCount, Close, Confirm, Engine, Opts, PortRange, RunTime, Shard, Sockets};
+use crate::{sources, uring};
 
 /// Descriptors the process needs beside its attempts: epoll, eventfds, /proc files, admin connections, logs.
 const RESERVED_FDS: u64 = 128;
@@ -57,8 +59,12 @@ pub struct Plan {
     pub(crate) ports: Option<(u16, u16)>,
     /// Local addresses that attempts come from in turn; empty: the kernel's choice.
     pub(crate) sources: Arc<[IpAddr]>,
-    /// The range each socket is given of its own.
-    pub(crate) port_range: Option<PortRange>,
+    /// What every new socket is given.
+    pub(crate) options: Arc<[SocketOption]>,
+    /// Never `auto`.
+    pub(crate) engine: Engine,
+    /// The CPU of each worker.
+    pub(crate) cpus: Vec<Option<usize>>,
     pub(crate) nofile: u64,
     warnings: Vec<Warning>,
 }
@@ -104,6 +110,17 @@ pub enum PlanError {
         /// Of `closed:N`.
         closed: u32,
     },
+    /// Settings that contradict each other. The text begins with the name of one of them and says what to do.
+    #[error("{0}")]
+    Contradiction(String),
+    /// The engine asked for cannot run here, or not do what is asked.
+    #[error("engine {engine} needs {needs}; use engine epoll, or auto")]
+    Engine {
+        /// As asked.
+        engine: Engine,
+        /// What is missing.
+        needs: String,
+    },
     /// A deadline of nothing.
     #[error("deadline must be above 0; the default is 5s")]
     Deadline,
@@ -127,7 +144,7 @@ pub enum PlanError {
 impl PlanError {
     /// Is it the machine that lacks something (exit 69), and not the request that is wrong (64)?
     pub fn is_requirement(&self) -> bool {
-        matches!(self, Self::Descriptors { .. })
+        matches!(self, Self::Descriptors { .. } | Self::Engine { .. })
     }
 }
 
@@ -149,10 +166,49 @@ pub fn check(opts: &Opts) -> Result<(), PlanError> {
             return Err(PlanError::Closed { bound: bound.get(), closed: n.get() });
         }
     }
+    if let Some(contradiction) = contradiction(opts) {
+        return Err(PlanError::Contradiction(contradiction));
+    }
     match opts.workers {
         AutoCount::Exactly(n) if n.get() > MAX_WORKERS => Err(PlanError::Workers(n.get())),
         _ => Ok(()),
     }
+}
+
+/// Settings that cannot work together, in words.
+fn contradiction(opts: &Opts) -> Option<String> {
+    let defaults = Opts::default();
+    let reused = opts.sockets == Sockets::Reused;
+    let rules = [
+        (
+            opts.send != defaults.send && opts.confirm != Confirm::Reply,
+            "send is what the client says first, and with confirm greeting or none it says nothing; set confirm to reply",
+        ),
+        (
+            opts.expect != defaults.expect && opts.confirm == Confirm::None,
+            "expect compares what comes first, and with confirm none nothing is waited for; set confirm to reply or greeting",
+        ),
+        (
+            opts.fastopen && opts.confirm != Confirm::Reply,
+            "fastopen sends the client's first bytes in the SYN, so it needs confirm reply",
+        ),
+        (
+            opts.fastopen && opts.engine == Engine::IoUring,
+            "fastopen is beyond engine io-uring; use engine epoll, or auto",
+        ),
+        (reused && opts.close != Close::Reset, "sockets reused are disconnected by a RST, so close must be reset"),
+        (reused && opts.fastopen, "sockets reused cannot have fastopen"),
+        (
+            opts.keep.is_some() && matches!(opts.arrivals, ArrivalKind::Closed(_)),
+            "keep holds connections beyond their attempt, which arrivals closed:N count as in flight; use hold, or another N",
+        ),
+        (
+            opts.user_timeout
+                .is_some_and(|span| span.as_ns() < 1_000_000 || span.as_ns() / 1_000_000 > i32::MAX as u64),
+            "user-timeout is a number of ms, 1 or more",
+        ),
+    ];
+    rules.into_iter().find(|(broken, _)| *broken).map(|(_, words)| words.to_owned())
 }
 
 /// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit.
@@ -190,21 +246,36 @@ impl Plan {
         let workers = workers.min(most_in_flight(&opts.arrivals));
         let (max_in_flight, warnings) = in_flight(&opts, machine);
         let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
-        let sources = sources(&opts, target)?;
+        let sources = sources_of(&opts, target)?;
         let port_range = port_range(&opts, machine)?;
-        crate::sources::check(&sources, port_range).map_err(PlanError::Sources)?;
+        let options = options(&opts, port_range);
+        sources::check(&sources, &options).map_err(PlanError::Sources)?;
+        let allowed: Vec<usize> = kernel::process::allowed_cpus().unwrap_or_default();
+        let cpus = opts.cpus.assign(&allowed, workers).map_err(PlanError::Contradiction)?;
         Ok(Self {
             target,
             workers,
             max_in_flight,
             self_connect_possible: in_range,
             ports: port_range.map_or(machine.ports, |range| Some((range.low, range.high))),
+            engine: engine(&opts, !sources.is_empty(), in_range)?,
             sources,
-            port_range,
+            options,
+            cpus,
             nofile: machine.nofile,
             warnings,
             opts,
         })
+    }
+
+    /// Are connections held open after their verdict?
+    pub(crate) fn holds(&self) -> bool {
+        self.opts.keep.is_some() || !self.opts.hold.is_zero()
+    }
+
+    /// What drives the sockets: never `auto`.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// The options as given.
@@ -231,7 +302,7 @@ impl Plan {
     }
 }
 
-fn sources(opts: &Opts, target: SocketAddr) -> Result<Arc<[IpAddr]>, PlanError> {
+fn sources_of(opts: &Opts, target: SocketAddr) -> Result<Arc<[IpAddr]>, PlanError> {
     let Some(sources) = &opts.sources else { return Ok(Arc::from([])) };
     if sources.is_ipv4() != target.is_ipv4() {
         return Err(PlanError::Family { sources: sources.to_string(), target });
@@ -258,7 +329,33 @@ fn port_range(opts: &Opts, machine: &Machine) -> Result<Option<PortRange>, PlanE
 
 /// `IP_LOCAL_PORT_RANGE`, Linux 6.3.
 fn kernel_has_port_ranges() -> bool {
-    crate::sources::check(&[], Some(PortRange { low: 1, high: u16::MAX })).is_ok()
+    sources::check(&[], &[SocketOption::local_port_range(1, u16::MAX)]).is_ok()
+}
+
+/// What every new socket is given before it connects.
+fn options(opts: &Opts, ports: Option<PortRange>) -> Arc<[SocketOption]> {
+    let reset = (opts.close == Close::Reset && opts.sockets == Sockets::Fresh).then(SocketOption::reset_on_close);
+    let no_port = opts.sources.as_ref().map(|_| SocketOption::bind_address_no_port());
+    let ports = ports.map(|range| SocketOption::local_port_range(range.low, range.high));
+    let retries = opts.syn_retries.map(|retries| SocketOption::syn_count(retries.get()));
+    let timeout = opts
+        .user_timeout
+        .map(|span| SocketOption::user_timeout(u32::try_from(span.as_ns() / 1_000_000).unwrap_or(u32::MAX)));
+    [reset, no_port, ports, retries, timeout].into_iter().flatten().collect()
+}
+
+/// The engine that can do what is asked here.
+fn engine(opts: &Opts, sources: bool, self_connect_possible: bool) -> Result<Engine, PlanError> {
+    match opts.engine {
+        Engine::Epoll => Ok(Engine::Epoll),
+        Engine::IoUring => match uring::lacks(sources) {
+            None => Ok(Engine::IoUring),
+            Some(needs) => Err(PlanError::Engine { engine: opts.engine, needs }),
+        },
+        // With io_uring every attempt that might have met itself would cost a descriptor of its own to ask.
+        Engine::Auto if opts.fastopen || self_connect_possible || uring::lacks(sources).is_some() => Ok(Engine::Epoll),
+        Engine::Auto => Ok(Engine::IoUring),
+    }
 }
 
 /// Attempts in flight that an arrival process allows at most.

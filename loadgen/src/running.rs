@@ -13,12 +13,15 @@ use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
-use crate::opts::Shard;
+use crate::epoll::Epoll;
+use crate::opts::{Engine, Scheduling, Shard};
 use crate::plan::Plan;
+use crate::reactor::Reactor;
 use crate::snapshot::{PhaseCounts, Snapshot};
 use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
-use crate::worker::{Counts, Worker};
+use crate::uring::Uring;
+use crate::worker::{Counts, Share, Worker};
 
 /// Why a generator could not start.
 #[derive(Debug, Error)]
@@ -80,6 +83,42 @@ impl Gate {
     }
 }
 
+/// Where a worker works.
+struct Place {
+    gate: Arc<Gate>,
+    shared: Arc<Shared>,
+    counts: Arc<Counts>,
+    index: usize,
+}
+
+impl Place {
+    /// Starts the worker's thread, which waits at the gate.
+    fn start<R: Reactor + Send + 'static>(
+        self,
+        worker: Worker<R, impl Iterator<Item = u64> + Send + 'static>,
+    ) -> io::Result<JoinHandle<io::Result<()>>> {
+        let Self { gate, shared, counts, index } = self;
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let origin = gate.wait();
+            let result = settle_in(&shared.plan, index).and_then(|()| worker.run(origin, &counts));
+            *shared.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            shared.done.notify_all();
+            result
+        })
+    }
+}
+
+/// Gives the calling thread the CPU and the scheduling policy of worker `index`.
+fn settle_in(plan: &Plan, index: usize) -> io::Result<()> {
+    if let Some(cpu) = plan.cpus[index] {
+        kernel::process::pin_to_cpu(cpu)?;
+    }
+    if plan.opts.scheduling == Scheduling::Batch {
+        kernel::process::schedule_as_batch()?;
+    }
+    Ok(())
+}
+
 impl Generator {
     /// Starts the workers, all in the calling thread's network namespace. Nothing is sent before
     /// [`Generator::begin`].
@@ -105,25 +144,29 @@ impl Generator {
         target::follow(plan.opts.target.as_str(), &target, gone.clone())
             .map_err(|source| StartError { what: "looking up the target", source })?;
         let mut generator = Self { shared: Arc::clone(&shared), gate: Arc::clone(&gate), threads: Vec::new(), gone };
+        let stop_fd = || stop.eventfd().map_err(|source| StartError { what: "a worker", source });
         let stream = Arrivals::new(&plan.opts.arrivals, plan.opts.rate, plan.opts.seed);
         let (part, parts) = plan.opts.shard.map_or((0, 1), Shard::place);
         for (index, counts) in counts.into_iter().enumerate() {
             let arrivals = stream.clone().shard(part + parts * index, parts * plan.workers);
-            let share = share(plan.max_in_flight, index, plan.workers);
+            let share = Share {
+                in_flight: share(plan.max_in_flight, index, plan.workers),
+                keep: plan.opts.keep.map(|keep| share(keep.get() as usize, index, plan.workers)),
+            };
             let aim = Aim::new(Arc::clone(&target));
             let sources = Sources::new(&plan, part + parts * index, parts * plan.workers);
-            let worker = Worker::new(Arc::clone(&plan), counts, aim, sources, arrivals, share, stop.clone())
-                .map_err(|source| StartError { what: "a worker", source })?;
-            let (gate, shared) = (Arc::clone(&gate), Arc::clone(&shared));
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    let result = worker.run(gate.wait());
-                    *shared.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-                    shared.done.notify_all();
-                    result
-                })
-                .map_err(|source| StartError { what: "a worker", source })?;
+            let stop_fd = stop_fd()?;
+            let place = Place { gate: Arc::clone(&gate), shared: Arc::clone(&shared), counts, index };
+            let thread = if plan.engine == Engine::IoUring {
+                let reactor = Uring::new(Arc::clone(&plan), share.in_flight, stop_fd);
+                let reactor = reactor.map_err(|source| StartError { what: "io_uring", source })?;
+                place.start(Worker::new(Arc::clone(&plan), aim, sources, arrivals, share, (stop.clone(), reactor)))
+            } else {
+                let reactor = Epoll::new(Arc::clone(&plan), stop_fd);
+                let reactor = reactor.map_err(|source| StartError { what: "epoll", source })?;
+                place.start(Worker::new(Arc::clone(&plan), aim, sources, arrivals, share, (stop.clone(), reactor)))
+            };
+            let thread = thread.map_err(|source| StartError { what: "a worker", source })?;
             generator.threads.push(thread);
         }
         Ok(generator)
@@ -198,12 +241,14 @@ impl Observer {
         let plan = &shared.plan;
         let finished = *shared.running.lock().unwrap_or_else(PoisonError::into_inner) == 0;
         let [mut warm_up, mut measured] = [PhaseCounts::default(), PhaseCounts::default()];
-        let (mut connecting, mut confirming) = (0, 0);
+        let [mut connecting, mut confirming, mut holding, mut ending] = [0; 4];
         for counts in &shared.counts {
             counts.phases[0].add_to(&mut warm_up);
             counts.phases[1].add_to(&mut measured);
             connecting += counts.connecting.get();
             confirming += counts.confirming.get();
+            holding += counts.holding.get();
+            ending += counts.ending.get();
         }
         let mut namespace = shared.namespace.lock().unwrap_or_else(PoisonError::into_inner);
         let kernel = namespace.read(detail);
@@ -214,6 +259,7 @@ impl Observer {
             target: shared.target.get(),
             target_changes: shared.target.changes(),
             workers: plan.workers,
+            engine: plan.engine,
             warnings: plan.warnings().to_vec(),
             monotonic_ns: monotonic_ns(),
             origin_ns,
@@ -221,6 +267,8 @@ impl Observer {
             measured,
             connecting,
             confirming,
+            holding,
+            ending,
             finished,
             target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),

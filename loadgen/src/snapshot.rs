@@ -9,7 +9,7 @@ use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
 
-use crate::opts::Opts;
+use crate::opts::{Engine, Opts};
 use crate::verdict::Verdict;
 
 /// Everything known of a load generator. Times are nanoseconds, counts cumulative since the start.
@@ -25,6 +25,9 @@ pub struct Snapshot {
     pub target_changes: u64,
     /// Threads that open connections.
     pub workers: usize,
+    /// What drives their sockets: never `auto`.
+    #[serde(default = "epoll")]
+    pub engine: Engine,
     /// What deserves attention.
     pub warnings: Vec<Warning>,
     /// `CLOCK_MONOTONIC` at the reading, ns.
@@ -39,6 +42,12 @@ pub struct Snapshot {
     pub connecting: u64,
     /// Attempts connected that wait for the server's first byte.
     pub confirming: u64,
+    /// Connections that have their verdict and are held open.
+    #[serde(default)]
+    pub holding: u64,
+    /// Connections that have sent their FIN by shutdown(2) and wait for the server's.
+    #[serde(default)]
+    pub ending: u64,
     /// Has every planned attempt its verdict and every socket been closed?
     pub finished: bool,
     /// Attempts per second planned now.
@@ -50,6 +59,11 @@ pub struct Snapshot {
     pub closing: u64,
     /// What the kernel knows of the generator's network namespace and process.
     pub kernel: Reading,
+}
+
+/// What drove sockets when records did not say it.
+fn epoll() -> Engine {
+    Engine::Epoll
 }
 
 /// What became of the attempts planned in one phase.
@@ -73,6 +87,11 @@ pub struct PhaseCounts {
     pub abrupt: u64,
     /// SYNs retransmitted by established attempts.
     pub syn_retransmits: u64,
+    /// Of those, the ones sent again before the first time-out of a SYN (1 s): it had met what an earlier connection of
+    /// the same addresses and ports left behind.
+    pub early_syn_retransmits: u64,
+    /// Held connections that the other side ended.
+    pub held_lost: u64,
     /// How attempts ended; every verdict is present.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// The verdict `other` by errno number.
@@ -110,6 +129,8 @@ impl PhaseCounts {
         self.closed_without_byte += other.closed_without_byte;
         self.abrupt += other.abrupt;
         self.syn_retransmits += other.syn_retransmits;
+        self.early_syn_retransmits += other.early_syn_retransmits;
+        self.held_lost += other.held_lost;
         for (verdict, count) in &other.verdicts {
             *self.verdicts.entry(*verdict).or_default() += count;
         }

@@ -1,6 +1,7 @@
 //! The counters of one worker in one phase. Written by its worker only; read at any time, exact once the
 //! worker is done.
 
+use rustix::io::Errno;
 use telemetry::counter::Counter;
 use telemetry::histogram::Histogram;
 
@@ -24,6 +25,8 @@ pub(crate) struct Tally {
     pub(crate) closed_without_byte: Counter,
     pub(crate) abrupt: Counter,
     pub(crate) syn_retransmits: Counter,
+    pub(crate) early_syn_retransmits: Counter,
+    pub(crate) held_lost: Counter,
     verdicts: [Counter; Verdict::ALL.len()],
     others: [Counter; ERRNOS],
     pub(crate) lag: Histogram,
@@ -37,6 +40,14 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn conclude(&self, verdict: Verdict) {
         self.verdicts[verdict as usize].add(1);
+    }
+
+    /// Concludes with the verdict of an error, whose number is kept where the verdict does not say it.
+    pub(crate) fn fail(&self, verdict: Verdict, errno: Errno) {
+        if verdict == Verdict::Other {
+            self.other(errno.raw_os_error());
+        }
+        self.conclude(verdict);
     }
 
     pub(crate) fn other(&self, errno: i32) {
@@ -54,6 +65,8 @@ impl Tally {
         sum.closed_without_byte += self.closed_without_byte.get();
         sum.abrupt += self.abrupt.get();
         sum.syn_retransmits += self.syn_retransmits.get();
+        sum.early_syn_retransmits += self.early_syn_retransmits.get();
+        sum.held_lost += self.held_lost.get();
         for (verdict, count) in Verdict::ALL.iter().zip(&self.verdicts) {
             *sum.verdicts.entry(*verdict).or_default() += count.get();
         }

@@ -4,44 +4,40 @@
 //! late (the machine was busy) is issued at once and its lag recorded; one beyond `max-in-flight` is shed, and
 //! counted as such.
 //!
-//! Pacing: the timer slack is set to 1 ns, `epoll_pwait2(2)` sleeps until [`SPIN`] before the next planned
-//! instant, and the rest is spent polling, so that events are handled meanwhile.
+//! Pacing: the timer slack is set to 1 ns, the engine sleeps until a little before the next planned instant
+//! ([`crate::pacer`]), and the rest is spent looking at the clock, while events are handled.
 
-use std::collections::VecDeque;
+mod attempts;
+
 use std::io;
 use std::iter::Peekable;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use kernel::process::monotonic_ns;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use telemetry::Stop;
 use telemetry::counter::Counter;
 
-use crate::attempt::{self, Attempt, Read, Stage};
-use crate::opts::{ArrivalKind, Confirm};
+use crate::attempt::{self, Attempt, Stage};
+use crate::opts::{ArrivalKind, Close, Confirm};
+use crate::pacer::Pacer;
 use crate::plan::Plan;
+use crate::reactor::{Reactor, Seen, Token};
 use crate::sources::Sources;
 use crate::tally::{RETRANSMIT_CLASSES, Tally};
 use crate::target::Aim;
 use crate::verdict::Verdict;
-
-/// A wake-up from idle takes 25-35 µs: sleep until this long before the planned instant, then poll.
-const SPIN_NS: u64 = 25_000;
+use attempts::{Attempts, Queue};
 
 /// A client that sends anything this soon after its last ACK may have the two handled on two CPUs.
 const ABRUPT_NS: u64 = 10_000_000;
 
+/// The first time-out of a SYN is 1 s: one sent again sooner answers something that an earlier connection left behind
+/// (`net/ipv4/tcp_input.c`, `tcp_rcv_synsent_state_process`: after two ticks).
+const EARLY_NS: u64 = 900_000_000;
+
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
-
-/// Events taken per wait.
-const EVENTS: usize = 256;
-
-/// The event loop's token of the stop eventfd.
-const STOP: u64 = u64::MAX;
 
 kernel::shareable! {
 /// What one worker counts, on cache lines of its own.
@@ -52,100 +48,125 @@ pub(crate) struct Counts {
     pub(crate) phases: [Tally; 2],
     pub(crate) connecting: Counter,
     pub(crate) confirming: Counter,
+    pub(crate) holding: Counter,
+    pub(crate) ending: Counter,
 }
 }
 
+impl Counts {
+    fn of(&self, attempt: &Attempt) -> &Tally {
+        &self.phases[usize::from(attempt.phase)]
+    }
+
+    /// Attempts that are at this stage.
+    fn at(&self, stage: Stage) -> &Counter {
+        match stage {
+            Stage::Connecting => &self.connecting,
+            Stage::Confirming => &self.confirming,
+            Stage::Holding => &self.holding,
+            Stage::Closing => &self.ending,
+        }
+    }
+}
+
+/// What a worker may have open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Attempts in flight, held ones included.
+    pub(crate) in_flight: usize,
+    /// Connections held, at most.
+    pub(crate) keep: Option<usize>,
+}
+
 /// One worker, moved into its thread.
-pub(crate) struct Worker<I: Iterator<Item = u64>> {
+pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
-    counts: Arc<Counts>,
     aim: Aim,
     sources: Sources,
     /// Planned instants, ns from the start, that are this worker's.
     arrivals: Peekable<I>,
     origin: u64,
-    share: usize,
+    share: Share,
     stop: Stop,
-    epoll: OwnedFd,
-    stop_fd: OwnedFd,
-    slots: Vec<Option<Attempt>>,
-    /// How often a slot was used: tells an event of an attempt that is gone from one of its successor.
-    generations: Vec<u32>,
-    free: Vec<u32>,
-    /// Deadlines in the order of issue, which is their order in time.
-    deadlines: VecDeque<(u64, u64)>,
+    reactor: R,
+    attempts: Attempts,
+    /// Attempts without a verdict, by deadline.
+    deadlines: Queue,
+    /// Connections held, by their end.
+    held: Queue,
+    /// Connections whose other side has not closed yet, by when that is not waited for any longer.
+    ending: Queue,
+    pacer: Pacer,
+    /// No SYN is sent again sooner, ns.
+    tick: u64,
 }
 
-impl<I: Iterator<Item = u64>> Worker<I> {
-    /// A worker that may have `share` attempts in flight.
+impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
+    /// A worker whose sockets `reactor` drives.
     pub(crate) fn new(
         plan: Arc<Plan>,
-        counts: Arc<Counts>,
         aim: Aim,
         sources: Sources,
         arrivals: I,
-        share: usize,
-        stop: Stop,
-    ) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop_fd = stop.eventfd()?;
-        epoll::add(&epoll, &stop_fd, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-        Ok(Self {
+        share: Share,
+        (stop, reactor): (Stop, R),
+    ) -> Self {
+        Self {
+            pacer: Pacer::new(plan.opts.spin),
             plan,
-            counts,
             aim,
             sources,
             arrivals: arrivals.peekable(),
             origin: 0,
             share,
             stop,
-            epoll,
-            stop_fd,
-            slots: Vec::new(),
-            generations: Vec::new(),
-            free: Vec::new(),
-            deadlines: VecDeque::new(),
-        })
+            reactor,
+            attempts: Attempts::default(),
+            deadlines: Queue::default(),
+            held: Queue::default(),
+            ending: Queue::default(),
+            tick: kernel::process::tick_ns(),
+        }
     }
 
-    /// Runs from `origin` (monotonic ns) until every arrival is issued and every attempt has its verdict. Told to
-    /// stop, it issues no more and finishes what is in flight.
-    pub(crate) fn run(mut self, origin: u64) -> io::Result<()> {
+    /// Runs from `origin` (monotonic ns) until every arrival is issued, every attempt has its verdict and every socket is
+    /// closed. Told to stop, it issues no more, finishes what has no verdict and closes what is held.
+    pub(crate) fn run(mut self, origin: u64, counts: &Counts) -> io::Result<()> {
         kernel::process::set_timer_slack_min();
+        self.reactor.enter()?;
         self.origin = origin;
-        let mut events = Vec::with_capacity(EVENTS);
         loop {
-            let next = self.issue_due();
+            let next = self.issue_due(counts);
             let now = monotonic_ns();
-            self.expire(now);
-            if next.is_none() && self.in_flight() == 0 {
-                return Ok(());
-            }
-            let timeout = self.timeout(next, monotonic_ns());
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            for event in &events {
-                let token = event.data.u64();
-                if token != STOP {
-                    let flags = event.flags;
-                    self.handle(token, flags);
+            self.expire(now, counts);
+            if next.is_none() {
+                self.let_go(now, counts);
+                if self.attempts.len() == 0 {
+                    return self.reactor.finish();
                 }
+            }
+            let wake = self.wake(next);
+            let now = monotonic_ns();
+            self.reactor.wait(wake)?;
+            let mut happened = false;
+            while let Some((token, seen)) = self.reactor.next() {
+                happened = true;
+                self.advance(token, seen, counts);
+            }
+            if let Some(wake) = wake
+                && wake > now
+                && !happened
+            {
+                self.pacer.woke(wake, monotonic_ns());
             }
         }
     }
 
-    fn in_flight(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
     /// Issues what is due, and returns the instant of the next arrival (ns), if any.
-    fn issue_due(&mut self) -> Option<u64> {
+    fn issue_due(&mut self, counts: &Counts) -> Option<u64> {
         let until = self.plan.planned_until().unwrap_or(u64::MAX);
         if matches!(self.plan.opts.arrivals, ArrivalKind::Closed(_)) {
-            return self.issue_free(until);
+            return self.issue_free(until, counts);
         }
         for _ in 0..ISSUE_AT_ONCE {
             if self.stop.is_requested() {
@@ -160,15 +181,15 @@ impl<I: Iterator<Item = u64>> Worker<I> {
                 return Some(planned);
             }
             self.arrivals.next();
-            let phase = usize::from(offset >= self.plan.opts.warm_up.as_ns());
-            self.issue(planned, phase);
+            let phase = u8::from(offset >= self.plan.opts.warm_up.as_ns());
+            self.issue(planned, phase, counts);
         }
         Some(0)
     }
 
     /// In a closed loop: issues as many as may be in flight, and returns the instant of the end (ns), unless it has come.
     /// Each is planned for when it is issued.
-    fn issue_free(&mut self, until: u64) -> Option<u64> {
+    fn issue_free(&mut self, until: u64, counts: &Counts) -> Option<u64> {
         for _ in 0..ISSUE_AT_ONCE {
             let now = monotonic_ns();
             let end = self.origin.saturating_add(until);
@@ -178,214 +199,246 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             if now < self.origin {
                 return Some(self.origin);
             }
-            if self.in_flight() >= self.share {
+            if self.attempts.len() >= self.share.in_flight {
                 return Some(end);
             }
-            let phase = usize::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
-            self.issue(now, phase);
+            let phase = u8::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
+            self.issue(now, phase, counts);
         }
         Some(0)
     }
 
-    fn issue(&mut self, planned: u64, phase: usize) {
-        let counts = Arc::clone(&self.counts);
-        let tally = &counts.phases[phase];
+    fn issue(&mut self, planned: u64, phase: u8, counts: &Counts) {
+        let tally = &counts.phases[usize::from(phase)];
         tally.planned.add(1);
-        if self.in_flight() >= self.share {
+        if self.attempts.len() >= self.share.in_flight {
             tally.conclude(Verdict::Shed);
             return;
         }
-        let target = self.aim.address();
-        let opened = attempt::open(target).and_then(|socket| self.sources.prepare(socket.as_fd()).map(|()| socket));
-        let failed = match opened {
-            Ok(socket) => {
-                let issued = monotonic_ns();
+        let token = self.attempts.reserve();
+        match self.reactor.open(token, self.aim.address(), self.sources.next()) {
+            Ok(issued) => {
                 tally.lag.record(issued.saturating_sub(planned));
-                match attempt::start(socket.as_fd(), target) {
-                    Ok(()) => {
-                        tally.issued.add(1);
-                        return self.watch(Attempt::new(socket, planned, issued, phase));
-                    }
-                    Err(failed) => failed,
+                tally.issued.add(1);
+                counts.connecting.add(1);
+                self.attempts.put(token, Attempt { stage: Stage::Connecting, phase, planned, issued, established: 0 });
+                self.deadlines.push(issued.saturating_add(self.plan.opts.deadline.as_ns()), token);
+            }
+            Err(failed) => {
+                self.attempts.release(token);
+                if failed.called {
+                    tally.lag.record(monotonic_ns().saturating_sub(planned));
+                    tally.issued.add(1);
+                    tally.before_syn.add(1);
                 }
+                tally.fail(attempt::verdict_of(failed.errno), failed.errno);
             }
-            Err(failed) => failed,
-        };
-        if failed.called {
-            tally.issued.add(1);
-            tally.before_syn.add(1);
-        }
-        if failed.verdict == Verdict::Other {
-            tally.other(failed.errno.raw_os_error());
-        }
-        tally.conclude(failed.verdict);
-    }
-
-    fn watch(&mut self, attempt: Attempt) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.generations.push(0);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-        });
-        let index = slot as usize;
-        self.generations[index] = self.generations[index].wrapping_add(1);
-        let token = u64::from(self.generations[index]) << 32 | u64::from(slot);
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        self.deadlines.push_back((attempt.issued.saturating_add(self.plan.opts.deadline.as_ns()), token));
-        let added = epoll::add(&self.epoll, &attempt, epoll::EventData::new_u64(token), flags);
-        self.counts.connecting.add(1);
-        self.slots[index] = Some(attempt);
-        if let Err(errno) = added {
-            // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: nobody would ever look at this socket again.
-            self.conclude(token, verdict_with_errno(Verdict::Other, errno));
         }
     }
 
-    /// The slot of a token, unless its attempt is gone.
-    fn slot(&self, token: u64) -> Option<usize> {
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is the slot, the high half the generation")]
-        let (slot, generation) = (token as u32 as usize, (token >> 32) as u32);
-        (self.generations.get(slot) == Some(&generation) && self.slots[slot].is_some()).then_some(slot)
-    }
-
-    fn handle(&mut self, token: u64, flags: epoll::EventFlags) {
-        let Some(slot) = self.slot(token) else { return };
-        let Some(attempt) = &self.slots[slot] else { return };
-        let readable = flags.contains(epoll::EventFlags::IN);
-        let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-        // A byte that came before a reset still counts: read first.
-        let read = if readable && (self.plan.opts.confirm != Confirm::None || broken) {
-            attempt.read()
-        } else if broken {
-            attempt.error().map_or(Read::NotYet, Read::Failed)
-        } else {
-            Read::NotYet
-        };
-        self.advance(token, slot, &read);
-    }
-
-    /// Moves an attempt on by what its socket said.
-    fn advance(&mut self, token: u64, slot: usize, read: &Read) {
-        let Some(attempt) = self.slots[slot].as_mut() else { return };
-        let counts = Arc::clone(&self.counts);
-        let tally = &counts.phases[attempt.phase];
-        let connecting = attempt.stage == Stage::Connecting;
-        if let Read::Failed(errno) = *read {
-            let verdict = attempt::verdict_of(errno);
-            if connecting && verdict == Verdict::Reset {
-                tally.reset_at_connect.add(1);
+    /// Moves an attempt on by what happened to it.
+    fn advance(&mut self, token: Token, seen: Seen, counts: &Counts) {
+        let Some(&attempt) = self.attempts.get(token) else { return };
+        let tally = counts.of(&attempt);
+        match (attempt.stage, seen) {
+            (Stage::Connecting, Seen::NoSocket(errno)) => {
+                tally.before_syn.add(1);
+                self.fail(token, errno, counts);
             }
-            return self.conclude(token, verdict_with_errno(verdict, errno));
-        }
-        let now = monotonic_ns();
-        if connecting {
-            if self.plan.self_connect_possible && attempt.is_self_connected() {
-                return self.conclude(token, (Verdict::SelfConnect, None));
-            }
-            attempt.stage = Stage::Confirming;
-            attempt.established = now;
-            self.counts.connecting.sub(1);
-            self.counts.confirming.add(1);
-            let retransmits = attempt.syn_retransmits();
-            tally.established.add(1);
-            tally.syn_retransmits.add(u64::from(retransmits));
-            tally.connect_latency.record(now.saturating_sub(attempt.planned));
-            let class = (retransmits as usize).min(RETRANSMIT_CLASSES - 1);
-            tally.connect_service[class].record(now.saturating_sub(attempt.issued));
-            match self.plan.opts.confirm {
-                Confirm::None => return self.conclude(token, (Verdict::Connected, None)),
-                Confirm::Reply => {
-                    // A failure shows when the answer is read.
-                    attempt.speak();
-                    tally.abrupt.add(1);
+            (Stage::Connecting, Seen::Failed(errno)) => {
+                if attempt::verdict_of(errno) == Verdict::Reset {
+                    tally.reset_at_connect.add(1);
                 }
-                Confirm::Greeting => {}
+                if attempt::may_be_local(errno) && self.reactor.with_socket(token, attempt::sent_nothing) == Some(true)
+                {
+                    tally.before_syn.add(1);
+                }
+                self.fail(token, errno, counts);
             }
-        }
-        match read {
-            Read::Byte => {
+            (Stage::Connecting, Seen::Connected) => self.connected(token, counts),
+            (Stage::Connecting, seen) => {
+                self.connected(token, counts);
+                self.advance(token, seen, counts);
+            }
+            (Stage::Confirming, Seen::Answered) => {
+                let now = monotonic_ns();
                 tally.confirm_latency.record(now.saturating_sub(attempt.planned));
                 tally.confirm_service.record(now.saturating_sub(attempt.issued));
-                self.conclude(token, (Verdict::Served, None));
+                self.conclude(token, Verdict::Served, counts);
             }
-            Read::End => {
+            (Stage::Confirming, Seen::WrongAnswer) => self.conclude(token, Verdict::Unexpected, counts),
+            (Stage::Confirming, Seen::Ended) => {
                 tally.closed_without_byte.add(1);
-                self.conclude(token, (Verdict::Unserved, None));
+                self.conclude(token, Verdict::Unserved, counts);
             }
-            Read::NotYet | Read::Failed(_) => {}
+            (_, Seen::Connected) => {}
+            (Stage::Confirming, Seen::Failed(errno) | Seen::NoSocket(errno)) => self.fail(token, errno, counts),
+            (Stage::Holding, _) => {
+                tally.held_lost.add(1);
+                self.close(token, false, counts);
+            }
+            (Stage::Closing, _) => self.close(token, false, counts),
         }
     }
 
-    /// Ends attempts whose deadline has passed. The socket is asked once more: what the kernel finished in time
-    /// and this loop did not see yet is not called timed out.
-    fn expire(&mut self, now: u64) {
-        while let Some(&(deadline, token)) = self.deadlines.front() {
-            let Some(slot) = self.slot(token) else {
-                self.deadlines.pop_front();
-                continue;
-            };
-            if deadline > now {
-                return;
+    /// The handshake is over.
+    fn connected(&mut self, token: Token, counts: &Counts) {
+        if self.plan.self_connect_possible && self.reactor.with_socket(token, attempt::is_self_connected) == Some(true)
+        {
+            return self.conclude(token, Verdict::SelfConnect, counts);
+        }
+        let now = monotonic_ns();
+        let Some(attempt) = self.attempts.get_mut(token) else { return };
+        attempt.established = now;
+        let attempt = *attempt;
+        self.stage(token, Stage::Confirming, counts);
+        let service = now.saturating_sub(attempt.issued);
+        // Nothing is sent again within a tick, and asking costs a system call.
+        let retransmits = if service < self.tick {
+            0
+        } else {
+            self.reactor.with_socket(token, attempt::syn_retransmits).unwrap_or(0)
+        };
+        let tally = counts.of(&attempt);
+        tally.established.add(1);
+        tally.connect_latency.record(now.saturating_sub(attempt.planned));
+        tally.connect_service[(retransmits as usize).min(RETRANSMIT_CLASSES - 1)].record(service);
+        if retransmits > 0 {
+            tally.syn_retransmits.add(u64::from(retransmits));
+            if service < EARLY_NS {
+                tally.early_syn_retransmits.add(u64::from(retransmits));
             }
-            self.deadlines.pop_front();
-            let Some(attempt) = &self.slots[slot] else { continue };
-            if attempt.stage == Stage::Confirming || attempt.is_established() {
-                self.advance(token, slot, &self.slots[slot].as_ref().map_or(Read::NotYet, Attempt::read));
-                self.conclude(token, (Verdict::Unserved, None));
-            } else if let Some(errno) = attempt.error() {
-                self.advance(token, slot, &Read::Failed(errno));
-            } else {
-                self.conclude(token, (Verdict::TimedOut, None));
-            }
+        }
+        match self.plan.opts.confirm {
+            Confirm::None => self.conclude(token, Verdict::Connected, counts),
+            // The client speaks right behind its last ACK.
+            Confirm::Reply => tally.abrupt.add(1),
+            Confirm::Greeting => {}
         }
     }
 
-    /// Gives the attempt its verdict, closes its socket and frees its slot. Nothing happens when it has one.
-    fn conclude(&mut self, token: u64, (verdict, errno): (Verdict, Option<Errno>)) {
-        let Some(slot) = self.slot(token) else { return };
-        let Some(attempt) = self.slots[slot].take() else { return };
-        match attempt.stage {
-            Stage::Connecting => self.counts.connecting.sub(1),
-            Stage::Confirming => self.counts.confirming.sub(1),
+    fn stage(&mut self, token: Token, stage: Stage, counts: &Counts) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            counts.at(attempt.stage).sub(1);
+            counts.at(stage).add(1);
+            attempt.stage = stage;
         }
-        let tally = &self.counts.phases[attempt.phase];
-        tally.conclude(verdict);
-        // With confirm reply its data came right behind the last ACK, which was counted then.
-        if self.plan.opts.confirm != Confirm::Reply
-            && matches!(verdict, Verdict::Connected | Verdict::Unserved)
+    }
+
+    /// Ends attempts whose deadline has passed, and connections that were held or have been ending long enough.
+    fn expire(&mut self, now: u64, counts: &Counts) {
+        let at = |attempts: &Attempts, token, stages: [Stage; 2]| {
+            attempts.get(token).is_some_and(|attempt| stages.contains(&attempt.stage))
+        };
+        let undecided = [Stage::Connecting, Stage::Confirming];
+        while let Some(token) = self.deadlines.due(now, |token| at(&self.attempts, token, undecided)) {
+            self.decide(token, counts);
+        }
+        while let Some(token) = self.held.due(now, |token| at(&self.attempts, token, [Stage::Holding; 2])) {
+            self.end(token, counts);
+        }
+        while let Some(token) = self.ending.due(now, |token| at(&self.attempts, token, [Stage::Closing; 2])) {
+            self.close(token, false, counts);
+        }
+    }
+
+    /// An attempt's deadline has passed. The engine is asked once more: what the kernel finished in time and this loop did
+    /// not see yet is not called timed out.
+    fn decide(&mut self, token: Token, counts: &Counts) {
+        while let Some(seen) = self.reactor.look_again(token) {
+            self.advance(token, seen, counts);
+        }
+        let stage = self.attempts.get(token).map(|attempt| attempt.stage);
+        if stage == Some(Stage::Connecting) {
+            if self.reactor.with_socket(token, attempt::is_established) != Some(true) {
+                return self.conclude(token, Verdict::TimedOut, counts);
+            }
+            self.connected(token, counts);
+        }
+        if self.attempts.get(token).is_some_and(|attempt| attempt.stage == Stage::Confirming) {
+            self.conclude(token, Verdict::Unserved, counts);
+        }
+    }
+
+    /// No arrival is to come: what would be held for ever is held no longer, and nothing is once a stop was asked for.
+    fn let_go(&mut self, now: u64, counts: &Counts) {
+        let until = if self.stop.is_requested() || self.plan.opts.hold.is_zero() { u64::MAX } else { now };
+        while let Some(token) = self.held.due(until, |token| self.attempts.get(token).is_some()) {
+            self.end(token, counts);
+        }
+    }
+
+    /// Gives the attempt the verdict of an error.
+    fn fail(&mut self, token: Token, errno: Errno, counts: &Counts) {
+        if let Some(attempt) = self.attempts.get(token) {
+            counts.of(attempt).fail(attempt::verdict_of(errno), errno);
+            self.close(token, false, counts);
+        }
+    }
+
+    /// Gives the attempt its verdict. Its connection is held, if it is one to be held, or ended.
+    fn conclude(&mut self, token: Token, verdict: Verdict, counts: &Counts) {
+        let Some(attempt) = self.attempts.get(token) else { return };
+        counts.of(attempt).conclude(verdict);
+        let good = matches!(verdict, Verdict::Served | Verdict::Connected);
+        if !good {
+            if verdict == Verdict::Unserved {
+                self.note_abrupt(token, counts);
+            }
+            return self.close(token, false, counts);
+        }
+        if !self.plan.holds() {
+            return self.end(token, counts);
+        }
+        self.stage(token, Stage::Holding, counts);
+        let hold = self.plan.opts.hold;
+        let until = if hold.is_zero() { u64::MAX } else { monotonic_ns().saturating_add(hold.as_ns()) };
+        self.held.push(until, token);
+        self.reactor.watch_end(token);
+        let holding = |token| self.attempts.get(token).is_some_and(|attempt| attempt.stage == Stage::Holding);
+        if let Some(keep) = self.share.keep
+            && counts.holding.get() > keep as u64
+            && let Some(oldest) = self.held.due(u64::MAX, holding)
+        {
+            self.end(oldest, counts);
+        }
+    }
+
+    /// Ends a good connection the way the plan says.
+    fn end(&mut self, token: Token, counts: &Counts) {
+        if self.plan.opts.confirm == Confirm::None {
+            self.note_abrupt(token, counts);
+        }
+        if self.plan.opts.close != Close::Shutdown {
+            return self.close(token, true, counts);
+        }
+        self.stage(token, Stage::Closing, counts);
+        self.reactor.shut(token);
+        self.ending.push(monotonic_ns().saturating_add(self.plan.opts.deadline.as_ns()), token);
+    }
+
+    /// Closes the attempt's socket and frees its slot. `fit`: the socket may be connected again.
+    fn close(&mut self, token: Token, fit: bool, counts: &Counts) {
+        let Some(attempt) = self.attempts.get(token) else { return };
+        counts.at(attempt.stage).sub(1);
+        self.reactor.close(token, fit);
+        self.attempts.release(token);
+    }
+
+    /// Counts an attempt that ends its connection right after its last ACK. With confirm reply it has been counted: its data
+    /// came first.
+    fn note_abrupt(&self, token: Token, counts: &Counts) {
+        if let Some(attempt) = self.attempts.get(token)
+            && self.plan.opts.confirm != Confirm::Reply
             && monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS
         {
-            tally.abrupt.add(1);
+            counts.of(attempt).abrupt.add(1);
         }
-        if let Some(errno) = errno {
-            tally.other(errno.raw_os_error());
-        }
-        attempt.close(self.plan.opts.close);
-        self.free.push(u32::try_from(slot).unwrap_or(u32::MAX));
     }
 
-    /// How long to wait for events: until just before the next arrival, or the next deadline.
-    fn timeout(&self, next: Option<u64>, now: u64) -> Option<Timespec> {
-        let arrival = next.map(|planned| planned.saturating_sub(SPIN_NS));
-        let deadline = self.deadlines.front().map(|(deadline, _)| *deadline);
-        let wake = match (arrival, deadline) {
-            (Some(a), Some(d)) => a.min(d),
-            (a, d) => a.or(d)?,
-        };
-        let left = std::time::Duration::from_nanos(wake.saturating_sub(now));
-        Timespec::try_from(left).ok()
-    }
-}
-
-fn verdict_with_errno(verdict: Verdict, errno: Errno) -> (Verdict, Option<Errno>) {
-    (verdict, (verdict == Verdict::Other).then_some(errno))
-}
-
-impl<I: Iterator<Item = u64>> std::fmt::Debug for Worker<I> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker")
-            .field("stop_fd", &self.stop_fd)
-            .field("in_flight", &self.in_flight())
-            .finish_non_exhaustive()
+    /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
+    fn wake(&self, next: Option<u64>) -> Option<u64> {
+        let arrival = next.map(|planned| self.pacer.wake_for(planned));
+        [arrival, self.deadlines.first(), self.held.first(), self.ending.first()].into_iter().flatten().min()
     }
 }

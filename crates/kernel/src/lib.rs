@@ -1,6 +1,6 @@
 //! What acceptbench knows about Linux, and the only crate that talks to it in raw form.
 //!
-//! One file per source of truth: counters ([`netstat`]), settings ([`sysctl`]), one socket ([`sockopt`]), all sockets
+//! One file per source of truth: counters ([`netstat`]), settings ([`sysctl`]), one socket ([`sockopt`], [`socket_option`]), all sockets
 //! ([`sock_diag`]) and who holds them ([`socket_owners`]), namespaces and the links between them ([`namespace`], [`link`](mod@link)), this process
 //! ([`process`]), memory and children of processes ([`shared`], [`fork`]) and the machine ([`environment`]). Parsers take bytes and are tested without a kernel; the thin shell
 //! around them does the I/O.
@@ -16,6 +16,7 @@ pub mod netstat;
 pub mod process;
 pub mod shared;
 pub mod sock_diag;
+pub mod socket_option;
 pub mod socket_owners;
 pub mod sockopt;
 pub mod sysctl;

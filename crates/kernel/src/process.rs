@@ -8,7 +8,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, WaitOptions};
 use rustix::thread::CpuSet;
@@ -84,6 +84,23 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// Schedules the calling thread as `SCHED_BATCH`: when it wakes up it does not preempt who runs. sched(7).
+///
+/// # Errors
+/// EPERM where a policy may not be changed (seccomp).
+pub fn schedule_as_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads one sched_param, which is borrowed; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The tick of the kernel's coarse timers (1/HZ) in ns: no timer of TCP fires sooner.
+pub fn tick_ns() -> u64 {
+    let resolution = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    resolution.tv_sec.unsigned_abs() * 1_000_000_000 + resolution.tv_nsec.unsigned_abs()
 }
 
 /// The CPUs on which the calling thread may run, ascending.
@@ -262,6 +279,21 @@ pub fn io_uring_works() -> io::Result<()> {
         (-1, Some(libc::EFAULT)) => Ok(()),
         _ => Err(error),
     }
+}
+
+/// `epoll_wait(2)`, for kernels and seccomp profiles without the `epoll_pwait2(2)` that rustix calls: at most 256 events,
+/// flags and data of each. Waits for ever, or not at all.
+///
+/// # Errors
+/// EINTR, EBADF.
+pub fn epoll_wait(set: impl AsFd, for_ever: bool) -> io::Result<Vec<(u32, u64)>> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+    let most = libc::c_int::try_from(events.len()).map_err(io::Error::other)?;
+    let timeout = if for_ever { -1 } else { 0 };
+    // SAFETY: the descriptor is borrowed, so it is open; `events` has room for `most`.
+    let found = unsafe { libc::epoll_wait(set.as_fd().as_raw_fd(), events.as_mut_ptr(), most, timeout) };
+    let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+    Ok(events[..found].iter().map(|event| (event.events, event.u64)).collect())
 }
 
 /// Has SIGUSR1 do nothing but make a blocking system call return EINTR, in this process and in those it forks. Without

@@ -14,6 +14,7 @@ use socket2::{SockFilter, SockRef};
 
 pub use crate::receive_stamp::ReceiveStamp;
 use crate::receive_stamp::stamp_in;
+use crate::socket_option::SocketOption;
 use crate::tcp_info::RawTcpInfo;
 pub use crate::tcp_info::{TcpInfo, TcpState};
 
@@ -40,7 +41,7 @@ fn get<T: Plain>(fd: &impl AsFd, level: c_int, option: c_int, value: &mut T) -> 
 }
 
 /// setsockopt(2) with `size_of::<T>()` bytes.
-fn set<T>(fd: &impl AsFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(fd: &impl AsFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is borrowed, so it is open; the kernel reads `length` bytes of `value`, which is borrowed.
     let result = unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, option, (&raw const *value).cast(), length) };
@@ -94,7 +95,7 @@ pub fn detach_filter(fd: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// EINVAL outside 1..=127.
 pub fn set_syn_count(fd: impl AsFd, count: u8) -> io::Result<()> {
-    set(&fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, &c_int::from(count))
+    SocketOption::syn_count(count).apply(fd)
 }
 
 /// Sets how long unacknowledged data or a SYN may stay so, in ms (`TCP_USER_TIMEOUT`); 0 is the default. Checked only
@@ -227,8 +228,7 @@ pub fn set_rto_max(fd: impl AsFd, milliseconds: u32) -> io::Result<()> {
 /// # Errors
 /// ENOPROTOOPT on an older kernel, EINVAL when `low` is above `high`.
 pub fn set_local_port_range(fd: impl AsFd, low: u16, high: u16) -> io::Result<()> {
-    const IP_LOCAL_PORT_RANGE: c_int = 51; // Not in libc yet.
-    set(&fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &(u32::from(high) << 16 | u32::from(low)))
+    SocketOption::local_port_range(low, high).apply(fd)
 }
 
 /// Lets connect(2) return before a SYN is sent when the first data can travel in it (`TCP_FASTOPEN_CONNECT`). Also needs

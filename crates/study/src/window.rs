@@ -197,6 +197,8 @@ fn phase_since(later: &PhaseCounts, earlier: &PhaseCounts) -> PhaseCounts {
         closed_without_byte: later.closed_without_byte.saturating_sub(earlier.closed_without_byte),
         abrupt: later.abrupt.saturating_sub(earlier.abrupt),
         syn_retransmits: later.syn_retransmits.saturating_sub(earlier.syn_retransmits),
+        early_syn_retransmits: later.early_syn_retransmits.saturating_sub(earlier.early_syn_retransmits),
+        held_lost: later.held_lost.saturating_sub(earlier.held_lost),
         verdicts: map_since(&later.verdicts, &earlier.verdicts),
         other_errnos: happened(map_since(&later.other_errnos, &earlier.other_errnos)),
         lag: later.lag.since(&earlier.lag),
@@ -232,6 +234,8 @@ pub fn together(generators: impl IntoIterator<Item = loadgen::Snapshot>) -> Opti
         sum.workers += other.workers;
         sum.connecting += other.connecting;
         sum.confirming += other.confirming;
+        sum.holding += other.holding;
+        sum.ending += other.ending;
         sum.finished &= other.finished;
         sum.target_rate += other.target_rate;
         sum.ports_available += other.ports_available;

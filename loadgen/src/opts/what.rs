@@ -1,6 +1,6 @@
 //! Values of what an attempt does: what it says, what it expects, and how closely its worker watches the clock.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -100,7 +100,9 @@ fn escape(bytes: &[u8]) -> String {
             b'\t' => text.push_str("\\t"),
             b'\\' => text.push_str("\\\\"),
             b' '..=b'~' => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("\\x{byte:02x}")),
+            _ => {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
         }
     }
     text

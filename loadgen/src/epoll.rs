@@ -1,0 +1,330 @@
+//! The engine `epoll`: a system call per step, edge-triggered events, `epoll_pwait2(2)` to the nanosecond.
+//!
+//! Where `epoll_pwait2(2)` is refused (an older container's seccomp profile knows it not), a timerfd(2) in the same set
+//! wakes the worker up.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::process::{self, monotonic_ns};
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, bind, connect, connect_unspec, recv, send, sendto, shutdown};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+
+use crate::attempt::{self, NotIssued};
+use crate::opts::{Confirm, Sockets};
+use crate::plan::Plan;
+use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+
+/// Events taken per wait.
+const EVENTS: usize = 256;
+
+/// The stop eventfd, and the timer.
+const WAKE_UP: u64 = u64::MAX;
+
+/// Bytes read at once; no expectation is longer.
+const PIECE: usize = 64;
+
+/// `MSG_FASTOPEN` of sendto(2), not in rustix.
+const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+
+/// What there is of one slot.
+#[derive(Debug)]
+struct Slot {
+    socket: Option<OwnedFd>,
+    token: Token,
+    wants: Wants,
+    matched: u8,
+    /// Has the client said what it has to say?
+    spoken: bool,
+    /// Is the socket in the set?
+    watched: bool,
+}
+
+/// An epoll set and the sockets in it.
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    plan: Arc<Plan>,
+    set: OwnedFd,
+    /// In the set as long as it is open.
+    _stop: OwnedFd,
+    slots: Vec<Slot>,
+    /// Data and flags. What rustix has for them stays in its thread.
+    events: Vec<(u64, epoll::EventFlags)>,
+    /// Events already looked at.
+    looked_at: usize,
+    /// What is known and not told yet.
+    untold: VecDeque<(Token, Seen)>,
+    /// Instead of `epoll_pwait2(2)`.
+    timer: Option<OwnedFd>,
+}
+
+impl Epoll {
+    /// A set that `stop` wakes up.
+    pub(crate) fn new(plan: Arc<Plan>, stop: OwnedFd) -> io::Result<Self> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&set, &stop, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        Ok(Self {
+            plan,
+            set,
+            _stop: stop,
+            slots: Vec::new(),
+            events: Vec::with_capacity(EVENTS),
+            looked_at: 0,
+            untold: VecDeque::new(),
+            timer: None,
+        })
+    }
+
+    fn slot(&mut self, token: Token) -> Option<&mut Slot> {
+        self.slots.get_mut(token.index()).filter(|slot| slot.token == token && slot.socket.is_some())
+    }
+
+    /// The socket of an attempt that begins: the one in its slot if sockets are reused, or a new one.
+    fn take_socket(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<(), NotIssued> {
+        let not_called = |errno| NotIssued { errno, called: false };
+        let index = token.index();
+        while self.slots.len() <= index {
+            self.slots.push(Slot::default());
+        }
+        let slot = &mut self.slots[index];
+        *slot = Slot { socket: slot.socket.take(), watched: slot.watched, token, ..Slot::default() };
+        if slot.socket.is_none() {
+            let socket = attempt::open(target).map_err(not_called)?;
+            prepare(&self.plan, socket.as_fd(), source).map_err(not_called)?;
+            slot.socket = Some(socket);
+            slot.watched = false;
+        }
+        Ok(())
+    }
+
+    /// connect(2), or with fast open sendto(2), which is both in one.
+    fn connect(&mut self, token: Token, target: SocketAddr) -> Result<(), Errno> {
+        let index = token.index();
+        let Some(socket) = self.slots[index].socket.as_ref() else { return Ok(()) };
+        if self.plan.opts.fastopen {
+            let sent = sendto(socket, self.plan.opts.send.bytes(), FAST_OPEN | SendFlags::NOSIGNAL, &target);
+            // EINPROGRESS: there is no cookie yet, and the SYN went without the bytes.
+            self.slots[index].spoken = sent.is_ok();
+            return sent.map(drop).or_else(|errno| if errno == Errno::INPROGRESS { Ok(()) } else { Err(errno) });
+        }
+        match connect(socket, &target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What an event says of its attempt. An event that says two things leaves the second in `untold`.
+    fn interpret(&mut self, token: Token, flags: epoll::EventFlags) -> Option<Seen> {
+        let plan = Arc::clone(&self.plan);
+        let confirm = plan.opts.confirm;
+        let slot = self.slot(token)?;
+        let connecting = slot.wants == Wants::Connection;
+        let readable = flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP);
+        let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+        if connecting && !broken && confirm == Confirm::Reply && !slot.spoken {
+            slot.speak(plan.opts.send.bytes());
+        }
+        // A byte that came before a reset still counts: read first.
+        let read = if readable && (confirm != Confirm::None || broken || !connecting) {
+            slot.read(plan.opts.expect.bytes())
+        } else if broken {
+            slot.socket.as_ref().and_then(|socket| attempt::error(socket.as_fd())).map(Seen::Failed)
+        } else {
+            None
+        };
+        if !connecting || matches!(read, Some(Seen::Failed(_))) {
+            return read;
+        }
+        slot.wants = Wants::Answer;
+        self.untold.extend(read.map(|read| (token, read)));
+        Some(Seen::Connected)
+    }
+
+    /// Sleeps by the timer until `until`.
+    fn wait_by_timer(&mut self, until: Option<u64>) -> io::Result<()> {
+        if self.timer.is_none() {
+            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+            let data = epoll::EventData::new_u64(WAKE_UP);
+            epoll::add(&self.set, &timer, data, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+            self.timer = Some(timer);
+        }
+        let due = until.is_some_and(|until| until <= monotonic_ns());
+        if let (Some(until), Some(timer), false) = (until, &self.timer, due) {
+            let it_value = Timespec::try_from(Duration::from_nanos(until)).map_err(io::Error::other)?;
+            let once = Itimerspec { it_interval: Timespec::default(), it_value };
+            timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once)?;
+        }
+        match process::epoll_wait(&self.set, !due) {
+            Ok(found) => self
+                .events
+                .extend(found.into_iter().map(|(flags, data)| (data, epoll::EventFlags::from_bits_retain(flags)))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Sets the options of a new socket, and where it comes from.
+fn prepare(plan: &Plan, socket: BorrowedFd<'_>, source: Option<usize>) -> Result<(), Errno> {
+    for option in &*plan.options {
+        option.apply(socket).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    }
+    source.map_or(Ok(()), |number| bind(socket, &SocketAddr::new(plan.sources[number], 0)))
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { socket: None, token: Token::NONE, wants: Wants::Connection, matched: 0, spoken: false, watched: false }
+    }
+}
+
+impl Slot {
+    /// Sends the client's first bytes. They fit any send buffer; a failure shows when the answer is read.
+    fn speak(&mut self, message: &[u8]) {
+        self.spoken = true;
+        if let Some(socket) = &self.socket {
+            let _ = send(socket, message, SendFlags::NOSIGNAL);
+        }
+    }
+
+    /// Reads until nothing is left, or until the attempt has what it waits for. While it is connecting nothing but a
+    /// failure tells that it is not connected.
+    fn read(&mut self, expected: &[u8]) -> Option<Seen> {
+        let mut piece = [0; PIECE];
+        loop {
+            match recv(self.socket.as_ref()?, &mut piece, RecvFlags::empty()) {
+                Ok((0, _)) => return Some(Seen::Ended),
+                Ok((length, _)) if self.wants != Wants::End => {
+                    if let Some(seen) = compare(expected, &mut self.matched, &piece[..length]) {
+                        return Some(seen);
+                    }
+                }
+                Ok(_) => {}
+                // ENOTCONN: the handshake is not over.
+                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return None,
+                Err(errno) => return Some(Seen::Failed(errno)),
+            }
+        }
+    }
+}
+
+impl Reactor for Epoll {
+    fn enter(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<u64, NotIssued> {
+        self.take_socket(token, target, source)?;
+        let issued = monotonic_ns();
+        if let Err(errno) = self.connect(token, target) {
+            self.slots[token.index()].socket = None;
+            return Err(NotIssued { errno, called: true });
+        }
+        let slot = &mut self.slots[token.index()];
+        let Some(socket) = &slot.socket else { return Ok(issued) };
+        // A socket that is used again is in the set under another name.
+        let watch = if slot.watched { epoll::modify } else { epoll::add };
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        match watch(&self.set, socket, epoll::EventData::new_u64(token.into()), flags) {
+            Ok(()) => slot.watched = true,
+            // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: nobody would ever look at this socket again.
+            Err(errno) => self.untold.push_back((token, Seen::Failed(errno))),
+        }
+        Ok(issued)
+    }
+
+    fn wait(&mut self, until: Option<u64>) -> io::Result<()> {
+        self.events.clear();
+        self.looked_at = 0;
+        let until = if self.untold.is_empty() { until } else { Some(0) };
+        if self.timer.is_some() {
+            return self.wait_by_timer(until);
+        }
+        let left = until.map(|until| Duration::from_nanos(until.saturating_sub(monotonic_ns())));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match epoll::wait(&self.set, &mut [MaybeUninit::uninit(); EVENTS], timeout.as_ref()) {
+            Ok((found, _)) => {
+                self.events.extend(found.iter().map(|event| (event.data.u64(), event.flags)));
+                Ok(())
+            }
+            // A signal ends a wait early, and that is all.
+            Err(Errno::INTR) => Ok(()),
+            Err(Errno::NOSYS | Errno::PERM) => self.wait_by_timer(until),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn next(&mut self) -> Option<(Token, Seen)> {
+        loop {
+            if let Some(told) = self.untold.pop_front() {
+                return Some(told);
+            }
+            let (data, flags) = *self.events.get(self.looked_at)?;
+            self.looked_at += 1;
+            let token = Token::from(data);
+            if data != WAKE_UP
+                && let Some(seen) = self.interpret(token, flags)
+            {
+                return Some((token, seen));
+            }
+        }
+    }
+
+    fn look_again(&mut self, token: Token) -> Option<Seen> {
+        if let Some(at) = self.untold.iter().position(|(of, _)| *of == token) {
+            return self.untold.remove(at).map(|(_, seen)| seen);
+        }
+        let expected = self.plan.opts.expect.bytes().to_vec();
+        let slot = self.slot(token)?;
+        let socket = slot.socket.as_ref()?.as_fd();
+        if slot.wants == Wants::Connection {
+            if !attempt::is_established(socket) {
+                return attempt::error(socket).map(Seen::Failed);
+            }
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
+            return self.interpret(token, flags);
+        }
+        slot.read(&expected)
+    }
+
+    fn with_socket<T>(&mut self, token: Token, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        self.slot(token)?.socket.as_ref().map(|socket| ask(socket.as_fd()))
+    }
+
+    fn watch_end(&mut self, token: Token) {
+        let Some(slot) = self.slot(token) else { return };
+        slot.wants = Wants::End;
+        // The edge may have been before.
+        let ended = slot.read(&[]);
+        self.untold.extend(ended.map(|ended| (token, ended)));
+    }
+
+    fn shut(&mut self, token: Token) {
+        // ENOTCONN: it is over already, which reading tells.
+        let _ = self.with_socket(token, |socket| shutdown(socket, Shutdown::Write));
+        self.watch_end(token);
+    }
+
+    fn close(&mut self, token: Token, fit: bool) {
+        let reused = self.plan.opts.sockets == Sockets::Reused;
+        let Some(slot) = self.slot(token) else { return };
+        slot.token = Token::NONE;
+        let again = fit && reused && slot.socket.as_ref().is_some_and(|socket| connect_unspec(socket).is_ok());
+        if !again {
+            slot.socket = None;
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.slots.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,464 @@
+//! The engine `io-uring`: one chain of linked requests per attempt (socket, its options, bind, connect, send, receive) on a
+//! registered file, submitted in one system call and carried out by the kernel on its own.
+//!
+//! Requests that succeed and tell nothing post no completion (`IOSQE_CQE_SKIP_SUCCESS`), so an attempt costs one for its
+//! connect and one for its answer. In an open loop each attempt is submitted by itself, so that the instant it was issued is
+//! true; in a closed loop those that are free at once are submitted together. An attempt's slot is the number of its file.
+//! What only a descriptor can tell (`TCP_INFO`) is asked through one installed for the purpose, and only where the time
+//! an attempt took leaves room for doubt. Needs Linux 6.8 (`FIXED_FD_INSTALL`), for sources 6.11 (`BIND`).
+#![expect(unsafe_code, reason = "requests refer to memory that the kernel reads and writes later")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode};
+use kernel::process::monotonic_ns;
+use rustix::io::Errno;
+use socket2::SockAddr;
+
+use crate::attempt::NotIssued;
+use crate::opts::{ArrivalKind, Confirm, Sockets};
+use crate::plan::Plan;
+use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+
+/// Requests that may wait for submission; a chain must fit.
+const REQUESTS: u32 = 1024;
+
+/// Fewest completions that there is room for, and most.
+const COMPLETIONS: std::ops::RangeInclusive<u32> = 4096..=65_536;
+
+/// Bytes received at once; no expectation is longer.
+const PIECE: usize = 64;
+
+/// How long the kernel may take to end what was cancelled, ns.
+const PATIENCE_NS: u64 = 1_000_000_000;
+
+/// What disconnects a socket: an address of the family `AF_UNSPEC`, 0.
+const NOWHERE_LENGTH: libc::socklen_t = 16;
+static NOWHERE: libc::sockaddr = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+
+/// What a completion is of, in bits 24 to 31 of its user data, between the slot and the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    /// Socket, options, bind: completes when it failed.
+    Open,
+    Connect,
+    /// Completes when it failed.
+    Say,
+    Read,
+    Install,
+    /// Its failure changes nothing: the file was closed already.
+    End,
+    /// Somebody asked the worker to stop.
+    Stop,
+}
+
+const STEPS: [Step; 7] = [Step::Open, Step::Connect, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
+
+impl Step {
+    fn user_data(self, token: Token) -> u64 {
+        u64::from(token) | u64::from(self as u8) << 24
+    }
+
+    fn of(user_data: u64) -> Option<(Self, Token)> {
+        let step = STEPS.get(usize::from(user_data.to_le_bytes()[3]))?;
+        Some((*step, Token::from(user_data & !0xff00_0000)))
+    }
+}
+
+/// What there is of one slot.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    token: Token,
+    wants: Wants,
+    matched: u8,
+    /// Requests of the attempt that have not completed.
+    waiting: u8,
+    /// Is there a file?
+    open: bool,
+}
+
+/// A ring and the sockets among its files.
+pub(crate) struct Uring {
+    plan: Arc<Plan>,
+    ring: IoUring,
+    stop: OwnedFd,
+    slots: Vec<Slot>,
+    /// [`PIECE`] bytes for each slot.
+    pieces: Box<[u8]>,
+    target: (SocketAddr, SockAddr),
+    /// Every source as bind takes it, in the plan's order.
+    sources: Vec<SockAddr>,
+    together: bool,
+    /// Connects and receives that have not completed, those of attempts that are gone included.
+    outstanding: usize,
+    installed: Option<i32>,
+    /// What is known and not told yet.
+    untold: VecDeque<(Token, Seen)>,
+}
+
+/// What the engine lacks here for this plan, in words; `None` when it will do.
+pub(crate) fn lacks(sources: bool) -> Option<String> {
+    let supports = |code: u8| {
+        let mut probe = Probe::new();
+        IoUring::new(1)?.submitter().register_probe(&mut probe)?;
+        io::Result::Ok(probe.is_supported(code))
+    };
+    if let Err(error) = kernel::process::io_uring_works() {
+        return Some(format!("io_uring, which this kernel or container refuses ({error})"));
+    }
+    match (supports(opcode::FixedFdInstall::CODE), supports(opcode::Bind::CODE)) {
+        (Err(error), _) | (_, Err(error)) => Some(format!("io_uring, which does not work here ({error})")),
+        (Ok(false), _) => Some("io_uring of Linux 6.8 or newer".to_owned()),
+        (_, Ok(false)) if sources => Some("io_uring of Linux 6.11 or newer for sources".to_owned()),
+        _ => None,
+    }
+}
+
+impl Uring {
+    /// A ring for `share` attempts at once, which `stop` wakes up.
+    pub(crate) fn new(plan: Arc<Plan>, share: usize, stop: OwnedFd) -> io::Result<Self> {
+        let files = u32::try_from(share).map_err(io::Error::other)?;
+        let completions = files.saturating_mul(4).next_power_of_two().clamp(*COMPLETIONS.start(), *COMPLETIONS.end());
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_r_disabled()
+            .setup_cqsize(completions)
+            .build(REQUESTS)?;
+        ring.submitter().register_files_sparse(files)?;
+        let idle = Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false };
+        Ok(Self {
+            ring,
+            stop,
+            slots: vec![idle; share],
+            pieces: vec![0; share * PIECE].into_boxed_slice(),
+            target: (plan.target, plan.target.into()),
+            sources: plan.sources.iter().map(|ip| SocketAddr::new(*ip, 0).into()).collect(),
+            together: matches!(plan.opts.arrivals, ArrivalKind::Closed(_)),
+            outstanding: 0,
+            installed: None,
+            untold: VecDeque::new(),
+            plan,
+        })
+    }
+
+    /// Makes room for `count` requests, so that a chain is submitted whole.
+    fn room_for(&mut self, count: usize) -> io::Result<()> {
+        let submission = self.ring.submission();
+        if submission.capacity() - submission.len() < count {
+            drop(submission);
+            self.submit()?;
+        }
+        Ok(())
+    }
+
+    /// Adds a request to those that the next system call submits. There is room.
+    fn push(&mut self, request: &Entry) {
+        // SAFETY: what requests of this file refer to outlives them: addresses are read while they are submitted, before
+        // `target` or a source can change; options, message and pieces live as long as the ring, which `finish` empties.
+        let pushed = unsafe { self.ring.submission().push(request) };
+        debug_assert!(pushed.is_ok(), "room was made");
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        settle(self.ring.submit())
+    }
+
+    /// The chain of an attempt.
+    fn push_attempt(&mut self, token: Token, source: Option<usize>) -> io::Result<()> {
+        let plan = Arc::clone(&self.plan);
+        let (quiet, index) = (Flags::IO_LINK | Flags::SKIP_SUCCESS, token.index());
+        let file = Fixed(token.slot);
+        let reads = plan.opts.confirm != Confirm::None;
+        self.room_for(plan.options.len() + 6)?;
+        let step = |entry: Entry, step: Step, flags: Flags| entry.user_data(step.user_data(token)).flags(flags);
+        if !self.slots[index].open {
+            let family = if self.target.0.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+            let place = DestinationSlot::try_from_slot_target(token.slot).map_err(|_| io::Error::other("no slot"))?;
+            let socket = opcode::Socket::new(family, libc::SOCK_STREAM, libc::IPPROTO_TCP).file_index(Some(place));
+            self.push(&step(socket.build(), Step::Open, quiet));
+            for option in &*plan.options {
+                let (level, name) = option.level_and_name();
+                let value = option.value();
+                let length = u32::try_from(size_of_val(value)).unwrap_or(0);
+                let set = opcode::SetSockOpt::new(file, level, name, value.as_ptr().cast(), length);
+                self.push(&step(set.build(), Step::Open, quiet));
+            }
+            if let Some(from) = source.map(|number| &self.sources[number]) {
+                let bind = opcode::Bind::new(file, from.as_ptr().cast(), from.len());
+                self.push(&step(bind.build(), Step::Open, quiet));
+            }
+        }
+        let connect = opcode::Connect::new(file, self.target.1.as_ptr().cast(), self.target.1.len());
+        let link = if reads { Flags::IO_LINK } else { Flags::empty() };
+        self.push(&step(connect.build(), Step::Connect, link));
+        if plan.opts.confirm == Confirm::Reply {
+            let message = plan.opts.send.bytes();
+            let length = u32::try_from(message.len()).unwrap_or(0);
+            let say = opcode::Send::new(file, message.as_ptr(), length).flags(libc::MSG_NOSIGNAL);
+            self.push(&step(say.build(), Step::Say, quiet));
+        }
+        let waiting = 1 + u8::from(reads);
+        self.slots[index] = Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true };
+        self.outstanding += usize::from(waiting);
+        if reads {
+            let read = self.read(token);
+            self.push(&read);
+        }
+        Ok(())
+    }
+
+    /// A receive into the slot's own bytes.
+    fn read(&mut self, token: Token) -> Entry {
+        let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
+        let length = u32::try_from(piece.len()).unwrap_or(0);
+        let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), length);
+        receive.build().user_data(Step::Read.user_data(token))
+    }
+
+    fn read_on(&mut self, token: Token) {
+        if self.room_for(1).is_ok() {
+            let read = self.read(token);
+            self.push(&read);
+            self.slots[token.index()].waiting += 1;
+            self.outstanding += 1;
+        }
+    }
+
+    /// The next completion that says something of an attempt.
+    fn next_completed(&mut self) -> Option<(Token, Seen)> {
+        loop {
+            let completion = self.ring.completion().next()?;
+            if let Some((step, token)) = Step::of(completion.user_data())
+                && let Some(seen) = self.interpret(step, token, &completion)
+            {
+                return Some((token, seen));
+            }
+        }
+    }
+
+    fn interpret(&mut self, step: Step, token: Token, completion: &cqueue::Entry) -> Option<Seen> {
+        let result = completion.result();
+        let errno = Errno::from_raw_os_error(-result.min(0));
+        let reads = usize::from(self.plan.opts.confirm != Confirm::None);
+        match step {
+            Step::Install => {
+                self.installed = Some(result);
+                return None;
+            }
+            Step::End | Step::Stop => return None,
+            // What was linked to a quiet request that failed completes quietly, too.
+            Step::Open => self.outstanding -= 1 + reads,
+            Step::Say if errno == Errno::CANCELED => return None,
+            Step::Say | Step::Connect | Step::Read => self.outstanding -= 1,
+        }
+        let slot = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)?;
+        if result < 0 {
+            slot.waiting = 0;
+            return match (step, errno) {
+                (Step::Open, errno) => Some(Seen::NoSocket(errno)),
+                // Of a receive whose connect failed.
+                (_, Errno::CANCELED) => None,
+                (_, errno) => Some(Seen::Failed(errno)),
+            };
+        }
+        slot.waiting = slot.waiting.saturating_sub(1);
+        if step == Step::Connect {
+            slot.wants = Wants::Answer;
+            return Some(Seen::Connected);
+        }
+        let came = usize::try_from(result).unwrap_or(0);
+        if came == 0 {
+            return Some(Seen::Ended);
+        }
+        if slot.wants != Wants::End {
+            let piece = &self.pieces[token.index() * PIECE..][..came.min(PIECE)];
+            if let Some(seen) = compare(self.plan.opts.expect.bytes(), &mut slot.matched, piece) {
+                return Some(seen);
+            }
+        }
+        self.read_on(token);
+        None
+    }
+
+    /// A descriptor of the attempt's socket.
+    fn install(&mut self, token: Token) -> Option<OwnedFd> {
+        self.room_for(1).ok()?;
+        let install = opcode::FixedFdInstall::new(Fixed(token.slot), 0).build();
+        self.push(&install.user_data(Step::Install.user_data(token)));
+        self.installed = None;
+        self.submit().ok()?;
+        // It completes while it is submitted. Whatever has completed before it is told later.
+        while self.installed.is_none() {
+            let told = self.next_completed()?;
+            self.untold.push_back(told);
+        }
+        let descriptor = self.installed.take().filter(|descriptor| *descriptor >= 0)?;
+        // SAFETY: the kernel has just installed it for us, and its completion is seen once.
+        Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+}
+
+/// Is what `io_uring_enter(2)` said no reason to give up?
+fn settle(entered: io::Result<usize>) -> io::Result<()> {
+    let Err(error) = entered else { return Ok(()) };
+    match Errno::from_io_error(&error) {
+        // The time is up, a signal came, completions must be reaped first, or there is no memory for a request right now.
+        Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+impl Reactor for Uring {
+    fn enter(&mut self) -> io::Result<()> {
+        self.ring.submitter().register_enable_rings()?;
+        // Saves looking the ring up at every call; where it fails, calls go on by descriptor.
+        let _ = self.ring.submitter().register_ring_fd();
+        let stop = opcode::PollAdd::new(Fd(self.stop.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push(&stop.user_data(Step::Stop.user_data(Token { slot: 0, generation: 0 })));
+        self.submit()
+    }
+
+    fn open(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<u64, NotIssued> {
+        let failed =
+            |error: io::Error| NotIssued { errno: Errno::from_io_error(&error).unwrap_or(Errno::IO), called: false };
+        if self.target.0 != target {
+            self.submit().map_err(failed)?;
+            self.target = (target, target.into());
+        }
+        self.push_attempt(token, source).map_err(failed)?;
+        let issued = monotonic_ns();
+        if !self.together {
+            self.submit().map_err(failed)?;
+        }
+        Ok(issued)
+    }
+
+    fn wait(&mut self, until: Option<u64>) -> io::Result<()> {
+        let now = monotonic_ns();
+        let told = !self.untold.is_empty() || !self.ring.completion().is_empty();
+        if told || until.is_some_and(|until| until <= now) {
+            let submission = self.ring.submission();
+            let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+            drop(submission);
+            if idle {
+                // Nothing to be had from the kernel: the worker is looking at the clock.
+                std::hint::spin_loop();
+                return Ok(());
+            }
+            return self.submit();
+        }
+        let Some(until) = until else { return settle(self.ring.submit_and_wait(1)) };
+        let left = Timespec::from(Duration::from_nanos(until - now));
+        settle(self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&left)))
+    }
+
+    fn next(&mut self) -> Option<(Token, Seen)> {
+        self.untold.pop_front().or_else(|| self.next_completed())
+    }
+
+    fn look_again(&mut self, token: Token) -> Option<Seen> {
+        if self.ring.submission().taskrun() {
+            self.submit().ok()?;
+        }
+        while let Some(told) = self.next_completed() {
+            self.untold.push_back(told);
+        }
+        let at = self.untold.iter().position(|(of, _)| *of == token)?;
+        self.untold.remove(at).map(|(_, seen)| seen)
+    }
+
+    fn with_socket<T>(&mut self, token: Token, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        let socket = self.install(token)?;
+        Some(ask(socket.as_fd()))
+    }
+
+    fn watch_end(&mut self, token: Token) {
+        let slot = &mut self.slots[token.index()];
+        slot.wants = Wants::End;
+        if slot.waiting == 0 {
+            self.read_on(token);
+        }
+    }
+
+    fn shut(&mut self, token: Token) {
+        if self.room_for(1).is_ok() {
+            let shut = opcode::Shutdown::new(Fixed(token.slot), libc::SHUT_WR).build();
+            self.push(&shut.user_data(Step::End.user_data(token)).flags(Flags::SKIP_SUCCESS));
+        }
+        self.watch_end(token);
+    }
+
+    fn close(&mut self, token: Token, fit: bool) {
+        let index = token.index();
+        let Slot { waiting, open, .. } = self.slots[index];
+        self.slots[index].token = Token::NONE;
+        if !open || self.room_for(2).is_err() {
+            return;
+        }
+        let (file, end) = (Fixed(token.slot), Step::End.user_data(token));
+        if waiting > 0 {
+            // A request holds its file: without its end the socket would outlive the close. Hard-linked, for it may have
+            // just completed.
+            let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(file).all()).build();
+            self.push(&cancel.user_data(end).flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS));
+        } else if fit && self.plan.opts.sockets == Sockets::Reused {
+            let disconnect = opcode::Connect::new(file, &raw const NOWHERE, NOWHERE_LENGTH).build();
+            self.push(&disconnect.user_data(end).flags(Flags::SKIP_SUCCESS));
+            return;
+        }
+        self.slots[index].open = false;
+        self.push(&opcode::Close::new(file).build().user_data(end).flags(Flags::SKIP_SUCCESS));
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            if self.slots[slot as usize].open {
+                self.room_for(1)?;
+                self.slots[slot as usize].open = false;
+                let close = opcode::Close::new(Fixed(slot)).build();
+                self.push(&close.user_data(Step::End.user_data(Token::NONE)).flags(Flags::SKIP_SUCCESS));
+            }
+        }
+        self.submit()?;
+        let until = monotonic_ns() + PATIENCE_NS;
+        while self.outstanding > 0 && monotonic_ns() < until {
+            self.wait(Some(until))?;
+            while self.next().is_some() {}
+        }
+        // Files that were closed last are put at the return from a system call.
+        self.submit()
+    }
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring")
+            .field("ring", &self.ring.as_raw_fd())
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_tells_its_step_and_its_attempt() {
+        let token = Token { slot: 0x00ab_cdef, generation: 0xffff_fffe };
+        for step in STEPS {
+            assert_eq!(Step::of(step.user_data(token)), Some((step, token)));
+        }
+        assert_eq!(Step::of(0xff00_0000), None);
+    }
+}
