@@ -130,7 +130,7 @@ mod tests {
     fn tokens_are_numbers_and_back() {
         let token = Token { slot: 77, generation: 3 };
         assert_eq!(Token::from(u64::from(token)), token);
-        assert_eq!(u64::from(token), 3 << 32 | 77);
+        assert_eq!(u64::from(token), 0x3_0000_004d);
     }
 
     #[test]

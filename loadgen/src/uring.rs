@@ -248,7 +248,7 @@ impl Uring {
 
     fn interpret(&mut self, step: Step, token: Token, completion: &cqueue::Entry) -> Option<Seen> {
         let result = completion.result();
-        let errno = Errno::from_raw_os_error(-result.min(0));
+        let errno = (result < 0).then(|| Errno::from_raw_os_error(-result));
         let reads = usize::from(self.plan.opts.confirm != Confirm::None);
         match step {
             Step::Install => {
@@ -258,11 +258,11 @@ impl Uring {
             Step::End | Step::Stop => return None,
             // What was linked to a quiet request that failed completes quietly, too.
             Step::Open => self.outstanding -= 1 + reads,
-            Step::Say if errno == Errno::CANCELED => return None,
+            Step::Say if errno == Some(Errno::CANCELED) => return None,
             Step::Say | Step::Connect | Step::Read => self.outstanding -= 1,
         }
         let slot = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)?;
-        if result < 0 {
+        if let Some(errno) = errno {
             slot.waiting = 0;
             return match (step, errno) {
                 (Step::Open, errno) => Some(Seen::NoSocket(errno)),
