@@ -99,7 +99,8 @@ pub(crate) struct Uring {
     together: bool,
     /// Connects and receives that have not completed, those of attempts that are gone included.
     outstanding: usize,
-    installed: Option<i32>,
+    /// What [`Uring::install`] asked for.
+    installed: Option<OwnedFd>,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
 }
@@ -252,7 +253,8 @@ impl Uring {
         let reads = usize::from(self.plan.opts.confirm != Confirm::None);
         match step {
             Step::Install => {
-                self.installed = Some(result);
+                // SAFETY: the kernel has just installed it for us, and its completion is seen once.
+                self.installed = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
                 return None;
             }
             Step::End | Step::Stop => return None,
@@ -297,14 +299,11 @@ impl Uring {
         self.push(&install.user_data(Step::Install.user_data(token)));
         self.installed = None;
         self.submit().ok()?;
-        // It completes while it is submitted. Whatever has completed before it is told later.
-        while self.installed.is_none() {
-            let told = self.next_completed()?;
+        // It completes while it is submitted. Whatever else has completed is told later.
+        while let Some(told) = self.next_completed() {
             self.untold.push_back(told);
         }
-        let descriptor = self.installed.take().filter(|descriptor| *descriptor >= 0)?;
-        // SAFETY: the kernel has just installed it for us, and its completion is seen once.
-        Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+        self.installed.take()
     }
 }
 
