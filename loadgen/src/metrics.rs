@@ -18,7 +18,7 @@ telemetry::metrics! {
     CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
     CONNECT_SERVICE = Histogram "loadgen_connect_service_seconds" ["syn_retransmits"] "From the issued instant to ESTABLISHED (uncorrected), by SYN retransmits.";
     SCHEDULE_LAG = Histogram "loadgen_schedule_lag_seconds" [] "Issued - planned: is the generator the bottleneck?";
-    SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" [] "SYNs retransmitted by attempts that were established.";
+    SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" ["cause"] "SYNs retransmitted by attempts that were established. timeout: nobody answered for 1 s or more (a full queue, a lost packet). leftover: at once, since the SYN had met what an earlier connection of the same addresses and ports left behind.";
     RESET_AT_CONNECT = Counter "loadgen_reset_at_connect_total" [] "Attempts for which connect(2) itself gave ECONNRESET.";
     TARGET_CHANGES = Counter "loadgen_target_changes_total" [] "Times the target's name came to mean another address.";
     PORTS_AVAILABLE = Gauge "loadgen_ports_available" [] "Local ports of ip_local_port_range that no socket of this network namespace uses.";
@@ -44,7 +44,9 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
         families.histogram(&CONNECT_SERVICE, &[label], &histogram, Bounds::Latency, Scale::Seconds);
     }
     families.histogram(&SCHEDULE_LAG, &[], &whole.lag, Bounds::Lag, Scale::Seconds);
-    families.counter(&SYN_RETRANSMITS, &[], whole.syn_retransmits);
+    let leftover = whole.early_syn_retransmits;
+    families.counter(&SYN_RETRANSMITS, &["timeout"], whole.syn_retransmits.saturating_sub(leftover));
+    families.counter(&SYN_RETRANSMITS, &["leftover"], leftover);
     families.counter(&RESET_AT_CONNECT, &[], whole.reset_at_connect);
     families.counter(&TARGET_CHANGES, &[], snapshot.target_changes);
     families.gauge(&PORTS_AVAILABLE, &[], snapshot.ports_available as f64);

@@ -73,6 +73,9 @@ pub struct PhaseCounts {
     pub abrupt: u64,
     /// SYNs retransmitted by established attempts.
     pub syn_retransmits: u64,
+    /// Those of them that no timer sent: sent again and answered before the first timeout (1 s) could fire. The SYN met what an
+    /// earlier connection of the same four addresses had left behind, and was sent again once that was gone.
+    pub early_syn_retransmits: u64,
     /// How attempts ended; every verdict is present.
     pub verdicts: BTreeMap<Verdict, u64>,
     /// The verdict `other` by errno number.
@@ -110,6 +113,7 @@ impl PhaseCounts {
         self.closed_without_byte += other.closed_without_byte;
         self.abrupt += other.abrupt;
         self.syn_retransmits += other.syn_retransmits;
+        self.early_syn_retransmits += other.early_syn_retransmits;
         for (verdict, count) in &other.verdicts {
             *self.verdicts.entry(*verdict).or_default() += count;
         }

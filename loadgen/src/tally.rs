@@ -10,6 +10,9 @@ use crate::verdict::Verdict;
 /// Retransmitted SYNs told apart: 0, 1, 2, 3 and more.
 pub(crate) const RETRANSMIT_CLASSES: usize = 4;
 
+/// An attempt established this soon did not wait for the first SYN timeout, which is 1 s (`TCP_TIMEOUT_INIT`).
+const BEFORE_SYN_TIMEOUT_NS: u64 = 900_000_000;
+
 /// errno values of Linux are below this (EHWPOISON is 133).
 const ERRNOS: usize = 134;
 
@@ -23,7 +26,9 @@ pub(crate) struct Tally {
     pub(crate) reset_at_connect: Counter,
     pub(crate) closed_without_byte: Counter,
     pub(crate) abrupt: Counter,
-    pub(crate) syn_retransmits: Counter,
+    /// Two counters that share nothing, so that neither of their metrics is ever seen to go down.
+    early_syn_retransmits: Counter,
+    timed_syn_retransmits: Counter,
     verdicts: [Counter; Verdict::ALL.len()],
     others: [Counter; ERRNOS],
     pub(crate) lag: Histogram,
@@ -44,6 +49,13 @@ impl Tally {
         self.others[index].add(1);
     }
 
+    /// An attempt was established `after_ns` from its issue, having sent its SYN `retransmits` times more.
+    pub(crate) fn retransmitted(&self, retransmits: u32, after_ns: u64) {
+        let counter =
+            if after_ns < BEFORE_SYN_TIMEOUT_NS { &self.early_syn_retransmits } else { &self.timed_syn_retransmits };
+        counter.add(u64::from(retransmits));
+    }
+
     /// Adds what this worker counted to `sum`.
     pub(crate) fn add_to(&self, sum: &mut PhaseCounts) {
         sum.planned += self.planned.get();
@@ -53,7 +65,9 @@ impl Tally {
         sum.reset_at_connect += self.reset_at_connect.get();
         sum.closed_without_byte += self.closed_without_byte.get();
         sum.abrupt += self.abrupt.get();
-        sum.syn_retransmits += self.syn_retransmits.get();
+        let early = self.early_syn_retransmits.get();
+        sum.syn_retransmits += early + self.timed_syn_retransmits.get();
+        sum.early_syn_retransmits += early;
         for (verdict, count) in Verdict::ALL.iter().zip(&self.verdicts) {
             *sum.verdicts.entry(*verdict).or_default() += count.get();
         }

@@ -288,7 +288,7 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             self.counts.confirming.add(1);
             let retransmits = attempt.syn_retransmits();
             tally.established.add(1);
-            tally.syn_retransmits.add(u64::from(retransmits));
+            tally.retransmitted(retransmits, now.saturating_sub(attempt.issued));
             tally.connect_latency.record(now.saturating_sub(attempt.planned));
             let class = (retransmits as usize).min(RETRANSMIT_CLASSES - 1);
             tally.connect_service[class].record(now.saturating_sub(attempt.issued));

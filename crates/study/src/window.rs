@@ -197,6 +197,7 @@ fn phase_since(later: &PhaseCounts, earlier: &PhaseCounts) -> PhaseCounts {
         closed_without_byte: later.closed_without_byte.saturating_sub(earlier.closed_without_byte),
         abrupt: later.abrupt.saturating_sub(earlier.abrupt),
         syn_retransmits: later.syn_retransmits.saturating_sub(earlier.syn_retransmits),
+        early_syn_retransmits: later.early_syn_retransmits.saturating_sub(earlier.early_syn_retransmits),
         verdicts: map_since(&later.verdicts, &earlier.verdicts),
         other_errnos: happened(map_since(&later.other_errnos, &earlier.other_errnos)),
         lag: later.lag.since(&earlier.lag),

@@ -60,6 +60,7 @@ fn loadgen([a, b, c, d]: [u64; 4], times: &[u64]) -> loadgen::Snapshot {
         closed_without_byte: b,
         abrupt: c,
         syn_retransmits: d,
+        early_syn_retransmits: c,
         verdicts: Verdict::ALL.map(|verdict| (verdict, a)).into(),
         other_errnos: [("5".to_owned(), b + 1)].into(),
         lag: histogram(times),
