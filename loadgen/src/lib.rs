@@ -3,6 +3,8 @@
 
 pub mod arrivals;
 mod attempt;
+mod effort;
+pub mod judgement;
 pub mod metrics;
 pub mod opts;
 mod plan;
@@ -14,8 +16,9 @@ mod target;
 pub mod verdict;
 mod worker;
 
+pub use judgement::{Limit, LimitKind};
 pub use opts::Opts;
 pub use plan::{Machine, Plan, PlanError, check, check_descriptors};
 pub use running::{Generator, Observer, StartError};
-pub use snapshot::{PhaseCounts, Snapshot};
+pub use snapshot::{PhaseCounts, Snapshot, WorkerCpu};
 pub use verdict::Verdict;

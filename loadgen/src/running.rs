@@ -13,6 +13,7 @@ use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
+use crate::judgement;
 use crate::opts::Shard;
 use crate::plan::Plan;
 use crate::snapshot::{PhaseCounts, Snapshot};
@@ -209,7 +210,7 @@ impl Observer {
         let kernel = namespace.read(detail);
         let origin_ns = shared.origin.load(Ordering::Acquire);
         let active = origin_ns > 0 && !finished && !shared.stop.is_requested();
-        Snapshot {
+        let mut books = Snapshot {
             opts: plan.opts.clone(),
             target: shared.target.get(),
             target_changes: shared.target.changes(),
@@ -225,8 +226,12 @@ impl Observer {
             target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),
             closing: namespace.closing_towards(plan.target.port()),
+            worker_cpu: shared.counts.iter().map(|counts| counts.effort.read()).collect(),
+            limits: Vec::new(),
             kernel,
-        }
+        };
+        books.limits = judgement::limits(&books);
+        books
     }
 }
 

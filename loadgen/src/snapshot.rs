@@ -2,13 +2,14 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
 
+use crate::judgement::Limit;
 use crate::opts::Opts;
 use crate::verdict::Verdict;
 
@@ -48,8 +49,31 @@ pub struct Snapshot {
     /// Sockets of this namespace towards the target that still owe or are owed a FIN (`FIN_WAIT1`, `CLOSING`,
     /// `LAST_ACK`).
     pub closing: u64,
+    /// What each worker took of its core.
+    #[serde(default)]
+    pub worker_cpu: Vec<WorkerCpu>,
+    /// The limits of its own that the generator passed so far; none while it measures the server and not itself.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// What the kernel knows of the generator's network namespace and process.
     pub kernel: Reading,
+}
+
+/// What a worker's thread took of its core, up to the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct WorkerCpu {
+    /// CPU time of the thread, ns.
+    pub cpu_ns: u64,
+    /// Time since the start of the load, ns.
+    pub ran_ns: u64,
+}
+
+impl WorkerCpu {
+    /// The share of a core: 0 to 1.
+    pub fn share(&self) -> f64 {
+        if self.ran_ns == 0 { 0.0 } else { self.cpu_ns as f64 / self.ran_ns as f64 }
+    }
 }
 
 /// What became of the attempts planned in one phase.
@@ -129,6 +153,32 @@ impl PhaseCounts {
         }
         self.confirm_latency.merge(&other.confirm_latency);
         self.confirm_service.merge(&other.confirm_service);
+    }
+}
+
+/// The books of a generator with default options before its start.
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            opts: Opts::default(),
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 9700)),
+            target_changes: 0,
+            workers: 1,
+            warnings: Vec::new(),
+            monotonic_ns: 0,
+            origin_ns: 0,
+            warm_up: PhaseCounts::default(),
+            measured: PhaseCounts::default(),
+            connecting: 0,
+            confirming: 0,
+            finished: false,
+            target_rate: 0.0,
+            ports_available: 0,
+            closing: 0,
+            worker_cpu: Vec::new(),
+            limits: Vec::new(),
+            kernel: Reading::default(),
+        }
     }
 }
 

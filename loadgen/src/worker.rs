@@ -21,6 +21,7 @@ use telemetry::Stop;
 use telemetry::counter::Counter;
 
 use crate::attempt::{self, Attempt, Read, Stage};
+use crate::effort::Effort;
 use crate::opts::{ArrivalKind, Confirm};
 use crate::plan::Plan;
 use crate::sources::Sources;
@@ -52,6 +53,7 @@ pub(crate) struct Counts {
     pub(crate) phases: [Tally; 2],
     pub(crate) connecting: Counter,
     pub(crate) confirming: Counter,
+    pub(crate) effort: Effort,
 }
 }
 
@@ -118,7 +120,9 @@ impl<I: Iterator<Item = u64>> Worker<I> {
             let next = self.issue_due();
             let now = monotonic_ns();
             self.expire(now);
+            self.counts.effort.note(now.saturating_sub(origin));
             if next.is_none() && self.in_flight() == 0 {
+                self.counts.effort.settle(now.saturating_sub(origin));
                 return Ok(());
             }
             let timeout = self.timeout(next, monotonic_ns());

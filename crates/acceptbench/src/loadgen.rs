@@ -52,9 +52,9 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
         admin.stop();
     }
     summarise(&books);
-    let limits = lab::generator_limits(&books);
-    for limit in &limits {
-        note(&format!("warning: {limit}"));
+    let limits = &books.limits;
+    for limit in limits {
+        note(&format!("warning: the generator was the bottleneck: {limit}"));
     }
     Ok(match (interrupted && !forever, limits.is_empty()) {
         (true, _) => End::Interrupted,
