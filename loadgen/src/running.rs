@@ -225,7 +225,7 @@ impl Observer {
             finished,
             target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),
-            closing: namespace.closing_towards(plan.target.port()),
+            closing: if detail == Detail::Own { 0 } else { namespace.closing_towards(plan.target.port()) },
             worker_cpu: shared.counts.iter().map(|counts| counts.effort.read()).collect(),
             limits: Vec::new(),
             kernel,
