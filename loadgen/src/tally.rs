@@ -84,3 +84,22 @@ impl Tally {
         sum.confirm_service.merge(&self.confirm_service.snapshot());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_sent_again_before_the_first_timeout_is_counted_apart_and_in_the_sum() {
+        let tally = kernel::shared::zeroed::<Tally>();
+        for (retransmits, after_ms) in [(0, 0), (1, 9), (1, 12), (0, 899), (1, 1004), (3, 3010), (0, 1500)] {
+            tally.retransmitted(retransmits, after_ms * 1_000_000);
+        }
+        let mut sum = PhaseCounts::default();
+        tally.add_to(&mut sum);
+        assert_eq!((sum.syn_retransmits, sum.early_syn_retransmits), (6, 2));
+        let mut whole = sum.clone();
+        whole.absorb(&sum);
+        assert_eq!((whole.syn_retransmits, whole.early_syn_retransmits), (12, 4));
+    }
+}
