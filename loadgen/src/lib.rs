@@ -3,7 +3,9 @@
 
 pub mod arrivals;
 mod attempt;
+mod effort;
 mod epoll;
+pub mod judgement;
 pub mod metrics;
 pub mod opts;
 mod pacer;
@@ -18,8 +20,9 @@ mod uring;
 pub mod verdict;
 mod worker;
 
+pub use judgement::{Limit, LimitKind};
 pub use opts::Opts;
 pub use plan::{Machine, Plan, PlanError, check, check_descriptors};
 pub use running::{Generator, Observer, StartError};
-pub use snapshot::{PhaseCounts, Snapshot};
+pub use snapshot::{PhaseCounts, Snapshot, WorkerCpu};
 pub use verdict::Verdict;

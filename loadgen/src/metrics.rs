@@ -4,6 +4,7 @@
 use telemetry::exposition::{Bounds, Families, Scale};
 use telemetry::standard;
 
+use crate::judgement::LimitKind;
 use crate::snapshot::Snapshot;
 use crate::verdict::Verdict;
 
@@ -19,9 +20,10 @@ telemetry::metrics! {
     CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
     CONNECT_SERVICE = Histogram "loadgen_connect_service_seconds" ["syn_retransmits"] "From the issued instant to ESTABLISHED (uncorrected), by SYN retransmits.";
     SCHEDULE_LAG = Histogram "loadgen_schedule_lag_seconds" [] "Issued - planned: is the generator the bottleneck?";
-    SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" [] "SYNs retransmitted by attempts that were established.";
+    SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" ["cause"] "SYNs retransmitted by attempts that were established. timeout: nobody answered for 1 s or more (a full queue, a lost packet). leftover: at once, since the SYN had met what an earlier connection of the same addresses and ports left behind.";
     RESET_AT_CONNECT = Counter "loadgen_reset_at_connect_total" [] "Attempts for which connect(2) itself gave ECONNRESET.";
     TARGET_CHANGES = Counter "loadgen_target_changes_total" [] "Times the target's name came to mean another address.";
+    LIMITED = Gauge "loadgen_limited" ["limit"] "1 when the generator passed this limit of its own since its start, and so measured itself: lag, descriptors, ports, cpu.";
     PORTS_AVAILABLE = Gauge "loadgen_ports_available" [] "Local ports of ip_local_port_range that no socket of this network namespace uses.";
     FDS_AVAILABLE = Gauge "loadgen_fds_available" [] "Descriptors the process may still open.";
 }
@@ -47,10 +49,16 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
         families.histogram(&CONNECT_SERVICE, &[label], &histogram, Bounds::Latency, Scale::Seconds);
     }
     families.histogram(&SCHEDULE_LAG, &[], &whole.lag, Bounds::Lag, Scale::Seconds);
-    families.counter(&SYN_RETRANSMITS, &[], whole.syn_retransmits);
+    let leftover = whole.early_syn_retransmits;
+    families.counter(&SYN_RETRANSMITS, &["timeout"], whole.syn_retransmits.saturating_sub(leftover));
+    families.counter(&SYN_RETRANSMITS, &["leftover"], leftover);
     families.counter(&HELD_LOST, &[], whole.held_lost);
     families.counter(&RESET_AT_CONNECT, &[], whole.reset_at_connect);
     families.counter(&TARGET_CHANGES, &[], snapshot.target_changes);
+    for kind in LimitKind::ALL {
+        let passed = snapshot.limits.iter().any(|limit| limit.what == kind);
+        families.gauge(&LIMITED, &[kind.label()], f64::from(u8::from(passed)));
+    }
     families.gauge(&PORTS_AVAILABLE, &[], snapshot.ports_available as f64);
     let process = &snapshot.kernel.process;
     families.gauge(&FDS_AVAILABLE, &[], process.max_fds.saturating_sub(process.open_fds) as f64);

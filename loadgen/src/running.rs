@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
 use crate::epoll::Epoll;
+use crate::judgement;
 use crate::opts::{Engine, Scheduling, Shard};
 use crate::plan::Plan;
 use crate::reactor::Reactor;
@@ -254,7 +255,7 @@ impl Observer {
         let kernel = namespace.read(detail);
         let origin_ns = shared.origin.load(Ordering::Acquire);
         let active = origin_ns > 0 && !finished && !shared.stop.is_requested();
-        Snapshot {
+        let mut books = Snapshot {
             opts: plan.opts.clone(),
             target: shared.target.get(),
             target_changes: shared.target.changes(),
@@ -272,9 +273,13 @@ impl Observer {
             finished,
             target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),
-            closing: namespace.closing_towards(plan.target.port()),
+            closing: if detail == Detail::Own { 0 } else { namespace.closing_towards(plan.target.port()) },
+            worker_cpu: shared.counts.iter().map(|counts| counts.effort.read()).collect(),
+            limits: Vec::new(),
             kernel,
-        }
+        };
+        books.limits = judgement::limits(&books);
+        books
     }
 }
 

@@ -2,13 +2,14 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
 
+use crate::judgement::Limit;
 use crate::opts::{Engine, Opts};
 use crate::verdict::Verdict;
 
@@ -57,6 +58,12 @@ pub struct Snapshot {
     /// Sockets of this namespace towards the target that still owe or are owed a FIN (`FIN_WAIT1`, `CLOSING`,
     /// `LAST_ACK`).
     pub closing: u64,
+    /// What each worker took of its core.
+    #[serde(default)]
+    pub worker_cpu: Vec<WorkerCpu>,
+    /// The limits of its own that the generator passed so far; none while it measures the server and not itself.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// What the kernel knows of the generator's network namespace and process.
     pub kernel: Reading,
 }
@@ -64,6 +71,23 @@ pub struct Snapshot {
 /// What drove sockets when records did not say it.
 fn epoll() -> Engine {
     Engine::Epoll
+}
+
+/// What a worker's thread took of its core, up to the same moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct WorkerCpu {
+    /// CPU time of the thread, ns.
+    pub cpu_ns: u64,
+    /// Time since the start of the load, ns.
+    pub ran_ns: u64,
+}
+
+impl WorkerCpu {
+    /// The share of a core: 0 to 1.
+    pub fn share(&self) -> f64 {
+        if self.ran_ns == 0 { 0.0 } else { self.cpu_ns as f64 / self.ran_ns as f64 }
+    }
 }
 
 /// What became of the attempts planned in one phase.
@@ -87,8 +111,8 @@ pub struct PhaseCounts {
     pub abrupt: u64,
     /// SYNs retransmitted by established attempts.
     pub syn_retransmits: u64,
-    /// Of those, the ones sent again before the first time-out of a SYN (1 s): it had met what an earlier connection of
-    /// the same addresses and ports left behind.
+    /// Those of them that no timer sent: sent again and answered before the first timeout (1 s) could fire. The SYN met what an
+    /// earlier connection of the same four addresses had left behind, and was sent again once that was gone.
     pub early_syn_retransmits: u64,
     /// Held connections that the other side ended.
     pub held_lost: u64,
@@ -146,6 +170,35 @@ impl PhaseCounts {
         }
         self.confirm_latency.merge(&other.confirm_latency);
         self.confirm_service.merge(&other.confirm_service);
+    }
+}
+
+/// The books of a generator with default options before its start.
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            opts: Opts::default(),
+            target: SocketAddr::from((Ipv4Addr::LOCALHOST, 9700)),
+            target_changes: 0,
+            workers: 1,
+            engine: Engine::Epoll,
+            warnings: Vec::new(),
+            monotonic_ns: 0,
+            origin_ns: 0,
+            warm_up: PhaseCounts::default(),
+            measured: PhaseCounts::default(),
+            connecting: 0,
+            holding: 0,
+            ending: 0,
+            confirming: 0,
+            finished: false,
+            target_rate: 0.0,
+            ports_available: 0,
+            closing: 0,
+            worker_cpu: Vec::new(),
+            limits: Vec::new(),
+            kernel: Reading::default(),
+        }
     }
 }
 

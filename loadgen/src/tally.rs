@@ -11,6 +11,9 @@ use crate::verdict::Verdict;
 /// Retransmitted SYNs told apart: 0, 1, 2, 3 and more.
 pub(crate) const RETRANSMIT_CLASSES: usize = 4;
 
+/// An attempt established this soon did not wait for the first SYN timeout, which is 1 s (`TCP_TIMEOUT_INIT`).
+const BEFORE_SYN_TIMEOUT_NS: u64 = 900_000_000;
+
 /// errno values of Linux are below this (EHWPOISON is 133).
 const ERRNOS: usize = 134;
 
@@ -24,8 +27,9 @@ pub(crate) struct Tally {
     pub(crate) reset_at_connect: Counter,
     pub(crate) closed_without_byte: Counter,
     pub(crate) abrupt: Counter,
-    pub(crate) syn_retransmits: Counter,
-    pub(crate) early_syn_retransmits: Counter,
+    /// Two counters that share nothing, so that neither of their metrics is ever seen to go down.
+    early_syn_retransmits: Counter,
+    timed_syn_retransmits: Counter,
     pub(crate) held_lost: Counter,
     verdicts: [Counter; Verdict::ALL.len()],
     others: [Counter; ERRNOS],
@@ -55,6 +59,13 @@ impl Tally {
         self.others[index].add(1);
     }
 
+    /// An attempt was established `after_ns` from its issue, having sent its SYN `retransmits` times more.
+    pub(crate) fn retransmitted(&self, retransmits: u32, after_ns: u64) {
+        let counter =
+            if after_ns < BEFORE_SYN_TIMEOUT_NS { &self.early_syn_retransmits } else { &self.timed_syn_retransmits };
+        counter.add(u64::from(retransmits));
+    }
+
     /// Adds what this worker counted to `sum`.
     pub(crate) fn add_to(&self, sum: &mut PhaseCounts) {
         sum.planned += self.planned.get();
@@ -64,8 +75,9 @@ impl Tally {
         sum.reset_at_connect += self.reset_at_connect.get();
         sum.closed_without_byte += self.closed_without_byte.get();
         sum.abrupt += self.abrupt.get();
-        sum.syn_retransmits += self.syn_retransmits.get();
-        sum.early_syn_retransmits += self.early_syn_retransmits.get();
+        let early = self.early_syn_retransmits.get();
+        sum.syn_retransmits += early + self.timed_syn_retransmits.get();
+        sum.early_syn_retransmits += early;
         sum.held_lost += self.held_lost.get();
         for (verdict, count) in Verdict::ALL.iter().zip(&self.verdicts) {
             *sum.verdicts.entry(*verdict).or_default() += count.get();
@@ -81,5 +93,24 @@ impl Tally {
         }
         sum.confirm_latency.merge(&self.confirm_latency.snapshot());
         sum.confirm_service.merge(&self.confirm_service.snapshot());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_sent_again_before_the_first_timeout_is_counted_apart_and_in_the_sum() {
+        let tally = kernel::shared::zeroed::<Tally>();
+        for (retransmits, after_ms) in [(0, 0), (1, 9), (1, 12), (0, 899), (1, 1004), (3, 3010), (0, 1500)] {
+            tally.retransmitted(retransmits, after_ms * 1_000_000);
+        }
+        let mut sum = PhaseCounts::default();
+        tally.add_to(&mut sum);
+        assert_eq!((sum.syn_retransmits, sum.early_syn_retransmits), (6, 2));
+        let mut whole = sum.clone();
+        whole.absorb(&sum);
+        assert_eq!((whole.syn_retransmits, whole.early_syn_retransmits), (12, 4));
     }
 }

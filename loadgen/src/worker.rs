@@ -19,6 +19,7 @@ use telemetry::Stop;
 use telemetry::counter::Counter;
 
 use crate::attempt::{self, Attempt, Stage};
+use crate::effort::Effort;
 use crate::opts::{ArrivalKind, Close, Confirm};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
@@ -31,10 +32,6 @@ use attempts::{Attempts, Queue};
 
 /// A client that sends anything this soon after its last ACK may have the two handled on two CPUs.
 const ABRUPT_NS: u64 = 10_000_000;
-
-/// The first time-out of a SYN is 1 s: one sent again sooner answers something that an earlier connection left behind
-/// (`net/ipv4/tcp_input.c`, `tcp_rcv_synsent_state_process`: after two ticks).
-const EARLY_NS: u64 = 900_000_000;
 
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
@@ -50,6 +47,7 @@ pub(crate) struct Counts {
     pub(crate) confirming: Counter,
     pub(crate) holding: Counter,
     pub(crate) ending: Counter,
+    pub(crate) effort: Effort,
 }
 }
 
@@ -139,9 +137,11 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             let next = self.issue_due(counts);
             let now = monotonic_ns();
             self.expire(now, counts);
+            counts.effort.note(now.saturating_sub(origin));
             if next.is_none() {
                 self.let_go(now, counts);
                 if self.attempts.len() == 0 {
+                    counts.effort.settle(now.saturating_sub(origin));
                     return self.reactor.finish();
                 }
             }
@@ -303,12 +303,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         tally.established.add(1);
         tally.connect_latency.record(now.saturating_sub(attempt.planned));
         tally.connect_service[(retransmits as usize).min(RETRANSMIT_CLASSES - 1)].record(service);
-        if retransmits > 0 {
-            tally.syn_retransmits.add(u64::from(retransmits));
-            if service < EARLY_NS {
-                tally.early_syn_retransmits.add(u64::from(retransmits));
-            }
-        }
+        tally.retransmitted(retransmits, service);
         match self.plan.opts.confirm {
             Confirm::None => self.conclude(token, Verdict::Connected, counts),
             // The client speaks right behind its last ACK.

@@ -85,7 +85,7 @@ impl Observer {
         let deepest = slot.deepest.get().max(seen(|desk| desk.tally.deepest.get())).max(depth);
         let window = match detail {
             Detail::Scrape => slot.deepest_since_scrape.swap(0, Ordering::Relaxed),
-            Detail::Books | Detail::Full => slot.deepest_since_scrape.load(Ordering::Relaxed),
+            Detail::Own | Detail::Books | Detail::Full => slot.deepest_since_scrape.load(Ordering::Relaxed),
         };
         let window = window.max(seen(Desk::deepest_in_window));
         ListenerCounts {

@@ -162,6 +162,9 @@ pub(crate) struct LoadgenArgs {
     /// Where to serve /metrics, /healthz, /readyz and /snapshot: ADDR:PORT or off.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9711")]
     pub(crate) admin: Listen,
+    /// Print JSON, a document a line: start, progress every second, end. The words go to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `watch`.

@@ -18,6 +18,18 @@ pub(crate) enum End {
     Interrupted,
 }
 
+impl End {
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Unexpected => 1,
+            Self::Invalid => 2,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
 /// Why the program could not do what was asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -46,10 +58,7 @@ impl Failure {
 /// Says what went wrong, in one line, and returns the exit code.
 pub(crate) fn code(result: Result<End, Failure>) -> ExitCode {
     ExitCode::from(match result {
-        Ok(End::Success) => 0,
-        Ok(End::Unexpected) => 1,
-        Ok(End::Invalid) => 2,
-        Ok(End::Interrupted) => 130,
+        Ok(end) => end.code(),
         Err(Failure::Usage(message)) => {
             terminal::complain(&message);
             64

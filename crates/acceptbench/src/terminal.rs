@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Is the terminal showing a screen of ours instead of what was there?
 static SCREEN: AtomicBool = AtomicBool::new(false);
 
+/// Does the cursor stand behind a line that replaces itself?
+static PROGRESS: AtomicBool = AtomicBool::new(false);
+
 /// A line (or several) of results.
 pub(crate) fn say(text: &str) {
     let mut out = io::stdout().lock();
@@ -30,6 +33,7 @@ pub(crate) fn complain(message: &str) {
 pub(crate) fn progress(text: &str) {
     let mut err = io::stderr().lock();
     if err.is_terminal() {
+        PROGRESS.store(!text.is_empty(), Ordering::Relaxed);
         let _ = write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush());
     }
 }
@@ -37,6 +41,16 @@ pub(crate) fn progress(text: &str) {
 /// Removes the progress line.
 pub(crate) fn clear_progress() {
     progress("");
+}
+
+/// Columns of the terminal that the progress line goes to; `None` when it is not shown.
+pub(crate) fn error_columns() -> Option<usize> {
+    let err = io::stderr();
+    if !err.is_terminal() {
+        return None;
+    }
+    let known = rustix::termios::tcgetwinsize(&err).ok().filter(|size| size.ws_col > 0);
+    Some(known.map_or(80, |size| size.ws_col.into()))
 }
 
 /// Columns and rows of the terminal that results go to; `None` when they go elsewhere.
@@ -67,8 +81,11 @@ pub(crate) fn draw(lines: &[String]) -> bool {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
 }
 
-/// Gives the terminal back as it was. Does nothing if nothing was drawn.
+/// Gives the terminal back as it was, a progress line left behind. Does nothing if nothing was drawn.
 pub(crate) fn leave_screen() {
+    if PROGRESS.swap(false, Ordering::Relaxed) {
+        let _ = writeln!(io::stderr().lock());
+    }
     if SCREEN.swap(false, Ordering::Relaxed) {
         let mut out = io::stdout().lock();
         let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use loadgen::LimitKind;
 use study::ledger::Ledger;
 use study::results::{Attached, Timings, Trial};
 use telemetry::{Stop, Warning};
@@ -99,29 +100,10 @@ impl Parts {
     }
 }
 
-/// Lateness (99th percentile of issued − planned) beyond which a generator was busy with itself: a twentieth of the
-/// deadline, since that is what verdicts are measured against, but not below 20 ms nor above 100 ms.
-fn lag_limit_ns(loadgen: &loadgen::Snapshot) -> u64 {
-    (loadgen.opts.deadline.as_ns() / 20).clamp(20_000_000, 100_000_000)
-}
-
-/// Reasons why the generator, not the server, bound the trial.
-pub fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let measured = &loadgen.measured;
-    let shed = measured.verdict(loadgen::Verdict::Shed);
-    if shed > 0 && loadgen.opts.max_in_flight == loadgen::opts::AutoCount::Auto {
-        reasons.push(format!("the generator was the bottleneck: {shed} attempts shed for want of descriptors"));
-    }
-    let limit = lag_limit_ns(loadgen);
-    if let Some(lag) = measured.lag.quantile(0.99)
-        && lag > limit
-    {
-        reasons.push(format!(
-            "the generator was the bottleneck: 1 % of the attempts were issued more than {} ms late (limit {} ms)",
-            lag / 1_000_000,
-            limit / 1_000_000
-        ));
-    }
-    reasons
+/// Reasons why the generator, not the server, bound the trial. Ports may be what an experiment is about, and a worker without
+/// headroom makes a trial invalid only once it is late beyond the limit.
+fn generator_limits(loadgen: &loadgen::Snapshot) -> Vec<String> {
+    let limits = loadgen::judgement::limits(loadgen).into_iter();
+    let binding = limits.filter(|limit| matches!(limit.what, LimitKind::Lag | LimitKind::Descriptors));
+    binding.map(|limit| format!("the generator was the bottleneck: {}", limit.cause())).collect()
 }

@@ -17,7 +17,6 @@ mod schedule;
 mod settings;
 mod trial;
 
-pub use bench::generator_limits;
 pub use directory::{DirectoryError, Stored};
 pub use experiment::{AdminAddress, Attach, Experiment, ExperimentError, Place};
 pub use live::Build;

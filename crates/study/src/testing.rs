@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use jiff::Timestamp;
 use loadgen::verdict::Verdict;
 use server::{AcceptorCounts, ListenerCounts};
-use telemetry::namespace::Reading;
 
 use crate::design::{Cell, Design, Factor, Grid, Level};
 use crate::ledger::{Ledger, balance};
@@ -84,25 +83,13 @@ fn loadgen() -> loadgen::Snapshot {
     measured.verdicts = Verdict::ALL.map(|verdict| (verdict, 0)).into();
     measured.verdicts.extend([(Verdict::Served, 780), (Verdict::Unserved, 20), (Verdict::TimedOut, 200)]);
     let mut loadgen = loadgen::Snapshot {
-        opts: loadgen::Opts::default(),
-        target: SocketAddr::from((Ipv4Addr::LOCALHOST, 9700)),
-        target_changes: 0,
-        workers: 1,
-        engine: loadgen::opts::Engine::Epoll,
-        warnings: Vec::new(),
         monotonic_ns: 3_000_000_000,
         origin_ns: 1_000_000_000,
-        warm_up: loadgen::PhaseCounts::default(),
         measured,
-        connecting: 0,
-        confirming: 0,
-        holding: 0,
-        ending: 0,
         finished: true,
         target_rate: 1000.0,
         ports_available: 28_000,
-        closing: 0,
-        kernel: Reading::default(),
+        ..loadgen::Snapshot::default()
     };
     loadgen.kernel.net.active_opens = 1000;
     loadgen

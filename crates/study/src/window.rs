@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use loadgen::snapshot::PhaseCounts;
+use loadgen::{PhaseCounts, WorkerCpu, judgement};
 use server::{AcceptorCounts, ListenerCounts};
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
@@ -172,13 +172,26 @@ fn acceptor_since(later: &AcceptorCounts, earlier: &AcceptorCounts) -> AcceptorC
 
 /// What a load generator counted after `earlier` was read: the inverse of `absorb`. Counts that went backwards are 0.
 pub fn loadgen_since(later: &loadgen::Snapshot, earlier: &loadgen::Snapshot) -> loadgen::Snapshot {
-    loadgen::Snapshot {
+    let worker = |(index, now): (usize, &WorkerCpu)| {
+        worker_since(*now, earlier.worker_cpu.get(index).copied().unwrap_or_default())
+    };
+    let mut books = loadgen::Snapshot {
         target_changes: later.target_changes.saturating_sub(earlier.target_changes),
         origin_ns: earlier.monotonic_ns,
         warm_up: phase_since(&later.warm_up, &earlier.warm_up),
         measured: phase_since(&later.measured, &earlier.measured),
+        worker_cpu: later.worker_cpu.iter().enumerate().map(worker).collect(),
         kernel: reading_since(&later.kernel, &earlier.kernel),
         ..later.clone()
+    };
+    books.limits = judgement::limits(&books);
+    books
+}
+
+fn worker_since(later: WorkerCpu, earlier: WorkerCpu) -> WorkerCpu {
+    WorkerCpu {
+        cpu_ns: later.cpu_ns.saturating_sub(earlier.cpu_ns),
+        ran_ns: later.ran_ns.saturating_sub(earlier.ran_ns),
     }
 }
 
@@ -231,6 +244,8 @@ fn reading_since(later: &Reading, earlier: &Reading) -> Reading {
 pub fn together(generators: impl IntoIterator<Item = loadgen::Snapshot>) -> Option<loadgen::Snapshot> {
     generators.into_iter().reduce(|mut sum, other| {
         sum.absorb(&other);
+        sum.worker_cpu.extend(other.worker_cpu);
+        sum.limits = judgement::limits(&sum);
         sum.workers += other.workers;
         sum.connecting += other.connecting;
         sum.confirming += other.confirming;

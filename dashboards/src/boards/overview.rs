@@ -75,7 +75,7 @@ fn health() -> Row {
             .no_value("no server"),
         )
         .panel(
-            8,
+            6,
             Panel::stat(
                 "Programs up",
                 Unit::Short,
@@ -86,7 +86,7 @@ fn health() -> Row {
             .thresholds_from("orange", &[(1.0, "green")]),
         )
         .panel(
-            8,
+            6,
             Panel::stat(
                 "Generator healthy: schedule lag, p99",
                 Unit::Seconds,
@@ -99,7 +99,7 @@ fn health() -> Row {
             .no_value("no attempts"),
         )
         .panel(
-            8,
+            6,
             Panel::stat(
                 "Attempts the generator could not make",
                 Unit::PerSecond,
@@ -108,6 +108,20 @@ fn health() -> Row {
                  max-in-flight, nofile, rate. Bad: anything above 0.",
             )
             .target(sum_rate("", &loadgen::VERDICTS, OWN), "shed, no ports, no fds, self-connect")
+            .thresholds(&NONE_WANTED)
+            .no_value("no load generator"),
+        )
+        .panel(
+            6,
+            Panel::stat(
+                "Limits the generator passed",
+                Unit::Short,
+                "Load generators that passed a limit of their own since they started: they measured themselves, \
+                 and exit with 2. lag: issued late. cpu: late, with a worker that has no headroom. descriptors, \
+                 ports: attempts not made. Knobs: rate, workers, shard, nofile, ip_local_port_range. Bad: \
+                 anything above 0.",
+            )
+            .target(format!("sum by (limit) ({})", sel(&loadgen::LIMITED, "")), "{{limit}}")
             .thresholds(&NONE_WANTED)
             .no_value("no load generator"),
         )

@@ -79,11 +79,15 @@ fn idle_acceptors_share_a_listener_as_the_kernel_wakes_them() {
             assert!(most >= Some(195), "the first who registered takes all when idle: {:?}", accepts(&exclusive));
 
             for engine in [Engine::Epoll, Engine::EpollEdge] {
-                let herd = with(engine);
-                println!("{workers} {engine}: {:?}, empty {}", accepts(&herd), empty_wakeups(&herd));
                 // How many come back empty-handed is a matter of who runs first: a wait that finds the queue empty again
-                // before it returns counts for nothing. 12 to 139 of 200 were seen.
-                assert!(empty_wakeups(&herd) > 0, "each connection wakes several: {:?}", accepts(&herd));
+                // before it returns counts for nothing. 12 to 139 of 200 were seen, none once on a machine that was busy
+                // otherwise.
+                let herd = (0..3).any(|_| {
+                    let herd = with(engine);
+                    println!("{workers} {engine}: {:?}, empty {}", accepts(&herd), empty_wakeups(&herd));
+                    empty_wakeups(&herd) > 0
+                });
+                assert!(herd, "{workers} {engine}: each connection wakes several");
             }
         }
     });

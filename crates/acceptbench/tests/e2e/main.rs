@@ -5,6 +5,7 @@ mod bad_input;
 mod capacity;
 mod host;
 mod ledger;
+mod loadgen;
 mod open_loop;
 mod phantoms;
 mod support;

@@ -60,7 +60,7 @@ fn loadgen([a, b, c, d]: [u64; 4], times: &[u64]) -> loadgen::Snapshot {
         closed_without_byte: b,
         abrupt: c,
         syn_retransmits: d,
-        early_syn_retransmits: a,
+        early_syn_retransmits: c,
         held_lost: b,
         verdicts: Verdict::ALL.map(|verdict| (verdict, a)).into(),
         other_errnos: [("5".to_owned(), b + 1)].into(),
@@ -119,7 +119,8 @@ proptest! {
         prop_assert_eq!(sum.measured.planned, u64::from(more[0]));
         prop_assert_eq!(sum.origin_ns, earlier.monotonic_ns);
         sum.absorb(&earlier);
-        sum.origin_ns = later.origin_ns;
+        // A window is judged by what happened within it.
+        (sum.origin_ns, sum.limits) = (later.origin_ns, later.limits.clone());
         let mut whole = later;
         for books in [&mut sum, &mut whole] {
             for phase in [&mut books.warm_up, &mut books.measured] {
@@ -138,6 +139,22 @@ fn nothing_between_two_equal_readings_is_nothing() {
     assert_eq!((nothing.measured.planned, nothing.whole().concluded()), (0, 0));
     assert!(nothing.measured.confirm_latency.is_empty() && nothing.measured.other_errnos.is_empty());
     assert!(nothing.measured.verdicts.contains_key(&Verdict::Served), "every verdict stays present");
+}
+
+#[test]
+fn a_generator_is_judged_by_the_window() {
+    let mut early = loadgen([0; 4], &[1]);
+    early.measured.lag = histogram(&[500_000_000; 100]);
+    early.worker_cpu = vec![WorkerCpu { cpu_ns: 1_000_000_000, ran_ns: 1_000_000_000 }];
+    early.limits = judgement::limits(&early);
+    assert_eq!(early.limits.len(), 2, "late, and without headroom: {:?}", early.limits);
+    let mut late = early.clone();
+    late.worker_cpu[0].ran_ns += 9_000_000_000;
+    let window = loadgen_since(&late, &early);
+    assert_eq!((window.worker_cpu[0].cpu_ns, window.worker_cpu[0].ran_ns), (0, 9_000_000_000));
+    assert_eq!(window.limits, [], "all of that came before");
+    late.measured.verdicts.insert(Verdict::NoPorts, 3);
+    assert_eq!(loadgen_since(&late, &early).limits.len(), 1);
 }
 
 #[test]
