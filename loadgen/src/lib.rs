@@ -3,6 +3,7 @@
 
 pub mod arrivals;
 mod attempt;
+mod half_open;
 pub mod metrics;
 pub mod opts;
 mod plan;
@@ -14,8 +15,9 @@ mod target;
 pub mod verdict;
 mod worker;
 
+pub use half_open::HalfOpenError;
 pub use opts::Opts;
 pub use plan::{Machine, Plan, PlanError, check, check_descriptors};
 pub use running::{Generator, Observer, StartError};
-pub use snapshot::{PhaseCounts, Snapshot};
+pub use snapshot::{HalfOpenCounts, PhaseCounts, Snapshot};
 pub use verdict::Verdict;

@@ -13,6 +13,7 @@ use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
+use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::opts::Shard;
 use crate::plan::Plan;
 use crate::snapshot::{PhaseCounts, Snapshot};
@@ -34,6 +35,7 @@ pub struct StartError {
 struct Shared {
     plan: Arc<Plan>,
     target: Arc<TargetAddress>,
+    half_open: HalfOpen,
     counts: Vec<Arc<Counts>>,
     origin: AtomicU64,
     stop: Stop,
@@ -94,6 +96,7 @@ impl Generator {
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
             target: Arc::clone(&target),
+            half_open: HalfOpen::default(),
             counts: counts.clone(),
             origin: AtomicU64::new(0),
             stop: stop.clone(),
@@ -127,6 +130,14 @@ impl Generator {
             generator.threads.push(thread);
         }
         Ok(generator)
+    }
+
+    /// Keeps `count` sockets half open from now on, until generator and observers are all gone.
+    ///
+    /// # Errors
+    /// When one of them cannot be had.
+    pub fn keep_half_open(&self, count: u32) -> Result<(), HalfOpenError> {
+        self.shared.half_open.open(count, self.shared.target.get())
     }
 
     /// Plans the first arrival at `origin_ns` (`CLOCK_MONOTONIC`).
@@ -205,6 +216,7 @@ impl Observer {
             connecting += counts.connecting.get();
             confirming += counts.confirming.get();
         }
+        shared.half_open.add_to(&mut warm_up);
         let mut namespace = shared.namespace.lock().unwrap_or_else(PoisonError::into_inner);
         let kernel = namespace.read(detail);
         let origin_ns = shared.origin.load(Ordering::Acquire);
@@ -225,6 +237,11 @@ impl Observer {
             target_rate: if active { target_rate(plan, monotonic_ns().saturating_sub(origin_ns)) } else { 0.0 },
             ports_available: ports_available(plan, &kernel.tcp_sockets),
             closing: namespace.closing_towards(plan.target.port()),
+            half_open: if finished || detail != Detail::Books {
+                shared.half_open.look()
+            } else {
+                shared.half_open.last()
+            },
             kernel,
         }
     }

@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub monotonic_ns: u64,
     /// `CLOCK_MONOTONIC` of the start, ns; 0 before it.
     pub origin_ns: u64,
-    /// Attempts planned in the warm-up.
+    /// Attempts planned in the warm-up, and those kept half open from before it.
     pub warm_up: PhaseCounts,
     /// Attempts planned in the measured phase: the cohort.
     pub measured: PhaseCounts,
@@ -48,8 +48,25 @@ pub struct Snapshot {
     /// Sockets of this namespace towards the target that still owe or are owed a FIN (`FIN_WAIT1`, `CLOSING`,
     /// `LAST_ACK`).
     pub closing: u64,
+    /// Sockets kept half open on purpose, which only a trial in namespaces of its own can ask for.
+    #[serde(default)]
+    pub half_open: HalfOpenCounts,
     /// What the kernel knows of the generator's network namespace and process.
     pub kernel: Reading,
+}
+
+/// Sockets kept half open on purpose, to fill the SYN queue. Each is an attempt of the warm-up with the verdict
+/// [`HalfOpen`](Verdict::HalfOpen).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct HalfOpenCounts {
+    /// Sockets there are now.
+    pub kept: u64,
+    /// Sockets that dropped an answer: their SYN became a request at the server, or was answered with a cookie. Looked at
+    /// when every other attempt has its verdict, and at scrapes.
+    pub answered: u64,
+    /// Answers they dropped (segments).
+    pub dropped: u64,
 }
 
 /// What became of the attempts planned in one phase.

@@ -99,6 +99,7 @@ fn loadgen() -> loadgen::Snapshot {
         target_rate: 1000.0,
         ports_available: 28_000,
         closing: 0,
+        half_open: loadgen::HalfOpenCounts::default(),
         kernel: Reading::default(),
     };
     loadgen.kernel.net.active_opens = 1000;

@@ -219,6 +219,30 @@ const KERNEL: &[Quantity] = &[
         |t| Some(t.loadgen.kernel.net.syn_retransmits as f64)
     ),
     quantity!(
+        "request-queue-full-drops",
+        "SYN queue drops",
+        Count,
+        Lower,
+        "SYNs dropped because a SYN queue held backlog + 1 requests (TCPReqQFullDrop; listen-drops has also those over 3/4 of tcp_max_syn_backlog), whole trial",
+        |t| Some(t.server.kernel.net.request_queue_full_drops as f64)
+    ),
+    quantity!(
+        "syn-recv",
+        "SYN_RECV at the end",
+        Count,
+        Neither,
+        "Request sockets in SYN_RECV at the end of the trial; no value in a window",
+        |t| whole(t).then_some(t.server.syn_recv as f64)
+    ),
+    quantity!(
+        "half-open",
+        "half-open sockets",
+        Count,
+        Neither,
+        "Sockets that the load generator keeps half open on purpose; no value in a window",
+        |t| whole(t).then_some(t.loadgen.half_open.kept as f64)
+    ),
+    quantity!(
         "phantoms",
         "phantoms",
         Count,
