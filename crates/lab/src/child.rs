@@ -68,7 +68,8 @@ fn serve_server() -> Result<(), ControlError> {
             }
             (ServerRequest::Finish, Some(_)) => {
                 let Some(server) = server.take() else { return Err(ControlError::Unexpected) };
-                // The clients are gone: what is open ends as soon as the acceptors look.
+                // The clients are gone: what is open ends as soon as the acceptors look, who end only if they accept no more.
+                server.stop_accepting();
                 server.serve_out(LAST_LOOK);
                 return channel.send(&Reply::Snapshot(Box::new(server.finish(Detail::Books))));
             }
