@@ -298,7 +298,7 @@ fn line_5_counts_request_sockets_that_are_still_pending() {
 
 /// Keeps `kept` sockets half open, of which `answered` dropped something, and leaves the books of all others alone.
 fn half_open(trial: &mut Trial, kept: u64, answered: u64) {
-    trial.loadgen.half_open = loadgen::HalfOpenCounts { kept, answered, dropped: 2 * answered };
+    trial.loadgen.half_open = HalfOpenCounts { kept, answered, dropped: 2 * answered };
     trial.loadgen.warm_up.planned += kept;
     trial.loadgen.warm_up.issued += kept;
     trial.loadgen.warm_up.verdicts.insert(Verdict::HalfOpen, kept);
