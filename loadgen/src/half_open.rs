@@ -3,13 +3,14 @@
 //!
 //! A filter on the client's own socket drops every SYN-ACK, so its handshake never ends: the server holds a request for it
 //! (or sent a cookie, or dropped the SYN), and the socket stays in `SYN_SENT` and sends its SYN again by the kernel's
-//! schedule. A request that the server gave up comes back with the next of them. No packet is made by hand, and the source
-//! is always this namespace's own address.
+//! schedule. Each of them sets the timer of its request anew, so requests outlive `tcp_synack_retries`; the place of one that
+//! the server gave up all the same is taken by the next SYN that comes. No packet is made by hand, and the source is always
+//! this namespace's own address.
 //!
 //! It refuses to be an option of the load generator: no flag, no environment variable and no key of `[loadgen]` leads
 //! here, only a trial's private control socket, and so it exists only in namespaces that are made for one trial and thrown
 //! away. Kernel: `tcp_v4_rcv` (the filter is asked before the segment is looked at, a drop counts in `sk_drops`),
-//! `tcp_connect`, `tcp_write_timeout`; socket(7), `SO_ATTACH_FILTER`.
+//! `tcp_check_req`, `tcp_write_timeout`; socket(7), `SO_ATTACH_FILTER`.
 
 use std::io;
 use std::net::SocketAddr;
