@@ -1,10 +1,12 @@
 //! One trial from the runner's side: start the processes, drive the load, wait until the books stand still, read
 //! them, and see everything gone.
 
+mod addresses;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerReque
 use crate::experiment::{Family, Wiring};
 use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
+use crate::trial::addresses::addresses;
 
 /// The port servers of trials listen on: below every ephemeral range.
 const PORT: u16 = 9700;
@@ -388,26 +391,4 @@ fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net:
 /// Sleeps, unless told to stop.
 pub(crate) fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialError> {
     if stop.wait_timeout(time) { Err(TrialError::Interrupted) } else { Ok(()) }
-}
-
-/// Addresses and prefix lengths of the two ends.
-struct Addresses {
-    server: (IpAddr, u8),
-    client: (IpAddr, u8),
-}
-
-fn addresses(wiring: Wiring, family: Family) -> Addresses {
-    let pair =
-        |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
-    match (wiring, family) {
-        (Wiring::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
-        (Wiring::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),
-        (Wiring::Veth, Family::Ipv4) => {
-            pair(Ipv4Addr::new(198, 18, 0, 1).into(), Ipv4Addr::new(198, 18, 0, 2).into(), 24)
-        }
-        (Wiring::Veth, Family::Ipv6) => {
-            let host = |n| Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, n).into();
-            pair(host(1), host(2), 64)
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! The definitions themselves.
 
 use loadgen::verdict::Verdict;
-use telemetry::histogram::HistogramSnapshot;
 
-use super::{Better, Quantity, Unit, confirmed_ratio, ratio, seconds, verdict, verdict_ratio};
+use super::{
+    Better, Quantity, Unit, confirmed_ratio, greatest, mean, quantile, ratio, seconds, verdict, verdict_ratio,
+};
 use crate::results::{Topology, Trial};
 
 macro_rules! quantity {
@@ -382,18 +383,6 @@ const QUEUE: &[Quantity] = &[
 /// Was the trial seen from zero to its end? Of a window neither phantoms nor maxima are known.
 fn whole(trial: &Trial) -> bool {
     trial.topology != Topology::Attached
-}
-
-fn quantile(times: &HistogramSnapshot, q: f64) -> Option<f64> {
-    times.quantile(q).map(seconds)
-}
-
-fn greatest(times: &HistogramSnapshot) -> Option<f64> {
-    (times.count > 0).then(|| seconds(times.max))
-}
-
-fn mean(times: &HistogramSnapshot) -> Option<f64> {
-    times.mean().map(|ns| ns / 1e9)
 }
 
 /// A sum over the listeners; nothing where there is none.
