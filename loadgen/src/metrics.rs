@@ -15,6 +15,7 @@ telemetry::metrics! {
     VERDICTS = Counter "loadgen_verdicts_total" ["verdict"] "Attempts by how they ended.";
     IN_FLIGHT = Gauge "loadgen_in_flight" ["state"] "Attempts whose socket is open: connecting and confirming ones have no verdict yet, holding and ending ones have.";
     HELD_LOST = Counter "loadgen_held_connections_lost_total" [] "Held connections that the other side ended.";
+    HALF_OPEN = Gauge "loadgen_half_open" [] "Sockets kept half open on purpose, which only an experiment file can ask for.";
     CONNECT_LATENCY = Histogram "loadgen_connect_latency_seconds" [] "From the planned instant to ESTABLISHED.";
     CONFIRM_LATENCY = Histogram "loadgen_confirm_latency_seconds" [] "From the planned instant to the first byte.";
     CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
@@ -41,6 +42,7 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     families.gauge(&IN_FLIGHT, &["confirming"], snapshot.confirming as f64);
     families.gauge(&IN_FLIGHT, &["holding"], snapshot.holding as f64);
     families.gauge(&IN_FLIGHT, &["ending"], snapshot.ending as f64);
+    families.gauge(&HALF_OPEN, &[], snapshot.half_open.kept as f64);
     families.histogram(&CONNECT_LATENCY, &[], &whole.connect_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_LATENCY, &[], &whole.confirm_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_SERVICE, &[], &whole.confirm_service, Bounds::Latency, Scale::Seconds);

@@ -30,6 +30,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What is left of it beside this many descriptors.
+    #[must_use]
+    pub fn without_descriptors(self, count: u32) -> Self {
+        Self { nofile: self.nofile.saturating_sub(u64::from(count)), ..self }
+    }
+
     /// Reads it in the calling thread's namespace and raises the soft descriptor limit to the hard one.
     pub fn read() -> Self {
         let nofile = kernel::process::raise_nofile().map_or(1024, |limits| limits.soft);
@@ -211,18 +217,23 @@ fn contradiction(opts: &Opts) -> Option<String> {
     rules.into_iter().find(|(broken, _)| *broken).map(|(_, words)| words.to_owned())
 }
 
-/// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit.
+/// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit. `half_open`
+/// sockets are kept beside them.
 ///
 /// # Errors
 /// [`PlanError::Descriptors`].
-pub fn check_descriptors(opts: &Opts, nofile: u64) -> Result<(), PlanError> {
+pub fn check_descriptors(opts: &Opts, half_open: u32, nofile: u64) -> Result<(), PlanError> {
     let (what, count, fix) = match opts.max_in_flight {
         AutoCount::Exactly(n) => (format!("max-in-flight {n}"), n.get(), "max-in-flight"),
         AutoCount::Auto => {
             (format!("arrivals {}", opts.arrivals), simultaneous(&opts.arrivals), "the burst or set max-in-flight")
         }
     };
-    let needed = u64::from(count) + RESERVED_FDS;
+    let (what, fix) = match half_open {
+        0 => (what, fix),
+        _ => (format!("{what} beside {half_open} half-open sockets"), "half-open.count"),
+    };
+    let needed = u64::from(count) + u64::from(half_open) + RESERVED_FDS;
     if needed > nofile {
         return Err(PlanError::Descriptors { what, needed, nofile, fix });
     }
@@ -236,7 +247,7 @@ impl Plan {
     /// When the options can never work, or not on this machine.
     pub fn new(opts: Opts, machine: &Machine) -> Result<Self, PlanError> {
         check(&opts)?;
-        check_descriptors(&opts, machine.nofile)?;
+        check_descriptors(&opts, 0, machine.nofile)?;
         let target = resolve(opts.target.as_str())?;
         let workers = match opts.workers {
             AutoCount::Auto => machine.cpus,
@@ -431,6 +442,16 @@ mod tests {
         let error = Plan::new(opts, &MACHINE).expect_err("1000 + 128 > 1024");
         assert!(error.is_requirement());
         assert!(error.to_string().starts_with("arrivals burst:1000/1s needs 1128 descriptors"), "{error}");
+    }
+
+    #[test]
+    fn half_open_sockets_need_descriptors_of_their_own() {
+        let error = check_descriptors(&Opts::default(), 1000, 1024).expect_err("1000 + 1 + 128 > 1024");
+        assert!(error.to_string().contains("beside 1000 half-open sockets needs 1129 descriptors"), "{error}");
+        assert!(error.to_string().ends_with("or lower half-open.count"), "{error}");
+        assert!(check_descriptors(&Opts::default(), 895, 1024).is_ok());
+        let plan = Plan::new(Opts::default(), &MACHINE.without_descriptors(800)).expect("room for some");
+        assert_eq!(plan.max_in_flight, 96);
     }
 
     #[test]

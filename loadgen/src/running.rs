@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
 use crate::epoll::Epoll;
+use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
 use crate::opts::{Engine, Scheduling, Shard};
 use crate::plan::Plan;
@@ -38,6 +39,7 @@ pub struct StartError {
 struct Shared {
     plan: Arc<Plan>,
     target: Arc<TargetAddress>,
+    half_open: HalfOpen,
     counts: Vec<Arc<Counts>>,
     origin: AtomicU64,
     stop: Stop,
@@ -134,6 +136,7 @@ impl Generator {
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
             target: Arc::clone(&target),
+            half_open: HalfOpen::default(),
             counts: counts.clone(),
             origin: AtomicU64::new(0),
             stop: stop.clone(),
@@ -171,6 +174,14 @@ impl Generator {
             generator.threads.push(thread);
         }
         Ok(generator)
+    }
+
+    /// Keeps `count` sockets half open from now on, until generator and observers are all gone.
+    ///
+    /// # Errors
+    /// When one of them cannot be had.
+    pub fn keep_half_open(&self, count: u32) -> Result<(), HalfOpenError> {
+        self.shared.half_open.open(count, self.shared.target.get())
     }
 
     /// Plans the first arrival at `origin_ns` (`CLOCK_MONOTONIC`).
@@ -251,6 +262,7 @@ impl Observer {
             holding += counts.holding.get();
             ending += counts.ending.get();
         }
+        shared.half_open.add_to(&mut warm_up);
         let mut namespace = shared.namespace.lock().unwrap_or_else(PoisonError::into_inner);
         let kernel = namespace.read(detail);
         let origin_ns = shared.origin.load(Ordering::Acquire);
@@ -276,6 +288,11 @@ impl Observer {
             closing: if detail == Detail::Own { 0 } else { namespace.closing_towards(plan.target.port()) },
             worker_cpu: shared.counts.iter().map(|counts| counts.effort.read()).collect(),
             limits: Vec::new(),
+            half_open: if finished || matches!(detail, Detail::Full | Detail::Scrape) {
+                shared.half_open.look()
+            } else {
+                shared.half_open.last()
+            },
             kernel,
         };
         books.limits = judgement::limits(&books);

@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub monotonic_ns: u64,
     /// `CLOCK_MONOTONIC` of the start, ns; 0 before it.
     pub origin_ns: u64,
-    /// Attempts planned in the warm-up.
+    /// Attempts planned in the warm-up, and those kept half open from before it.
     pub warm_up: PhaseCounts,
     /// Attempts planned in the measured phase: the cohort.
     pub measured: PhaseCounts,
@@ -64,6 +64,9 @@ pub struct Snapshot {
     /// The limits of its own that the generator passed so far; none while it measures the server and not itself.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Sockets kept half open on purpose, which only a trial in namespaces of its own can ask for.
+    #[serde(default)]
+    pub half_open: HalfOpenCounts,
     /// What the kernel knows of the generator's network namespace and process.
     pub kernel: Reading,
 }
@@ -88,6 +91,20 @@ impl WorkerCpu {
     pub fn share(&self) -> f64 {
         if self.ran_ns == 0 { 0.0 } else { self.cpu_ns as f64 / self.ran_ns as f64 }
     }
+}
+
+/// Sockets kept half open on purpose, to fill the SYN queue. Each is an attempt of the warm-up with the verdict
+/// [`HalfOpen`](Verdict::HalfOpen).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct HalfOpenCounts {
+    /// Sockets there are now.
+    pub kept: u64,
+    /// Sockets that dropped an answer: their SYN became a request at the server, or was answered with a cookie. Looked at
+    /// when every other attempt has its verdict, and at scrapes.
+    pub answered: u64,
+    /// Answers they dropped (segments).
+    pub dropped: u64,
 }
 
 /// What became of the attempts planned in one phase.
@@ -197,6 +214,7 @@ impl Default for Snapshot {
             closing: 0,
             worker_cpu: Vec::new(),
             limits: Vec::new(),
+            half_open: HalfOpenCounts::default(),
             kernel: Reading::default(),
         }
     }

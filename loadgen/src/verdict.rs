@@ -46,6 +46,8 @@ verdicts! {
     SelfConnect = "self_connect",
     /// Never issued: as many attempts were in flight as allowed.
     Shed = "shed",
+    /// Kept half open on purpose (experiment files only): the socket drops every answer to its SYN.
+    HalfOpen = "half_open",
     /// Any other error, counted by errno.
     Other = "other",
 }

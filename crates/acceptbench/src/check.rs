@@ -29,8 +29,22 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
         for planned in first {
             say(&format!("  {}", experiment.design.describe(&experiment.design.cells[planned.cell])));
         }
+        if let Some(kept) = half_open(&experiment) {
+            say(&format!("half-open sockets in each trial's own namespaces: {kept}"));
+        }
     }
     Ok(End::Success)
+}
+
+/// How many sockets trials keep half open; nothing when none does.
+fn half_open(experiment: &Experiment) -> Option<String> {
+    let counts = || experiment.resolved.iter().map(|cell| cell.half_open);
+    let (least, most) = (counts().min()?, counts().max()?);
+    match (least, most) {
+        (_, 0) => None,
+        (least, most) if least == most => Some(most.to_string()),
+        _ => Some(format!("{least} to {most}")),
+    }
 }
 
 /// How long a run takes when every last attempt waits for its deadline. An attached one waits for none.

@@ -7,9 +7,10 @@ use lab::Experiment;
 use crate::exit::Failure;
 
 /// Name and text of each, in the order in which `list` shows them.
-pub(crate) const EXPERIMENTS: [(&str, &str); 3] = [
+pub(crate) const EXPERIMENTS: [(&str, &str); 4] = [
     ("backlog", include_str!("../../../experiments/backlog.toml")),
     ("phantoms", include_str!("../../../experiments/phantoms.toml")),
+    ("syn-queue", include_str!("../../../experiments/syn-queue.toml")),
     ("sweep", include_str!("../../../experiments/sweep.toml")),
 ];
 

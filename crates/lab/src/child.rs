@@ -68,7 +68,8 @@ fn serve_server() -> Result<(), ControlError> {
             }
             (ServerRequest::Finish, Some(_)) => {
                 let Some(server) = server.take() else { return Err(ControlError::Unexpected) };
-                // The clients are gone: what is open ends as soon as the acceptors look.
+                // The clients are gone: what is open ends as soon as the acceptors look, who end only if they accept no more.
+                server.stop_accepting();
                 server.serve_out(LAST_LOOK);
                 return channel.send(&Reply::Snapshot(Box::new(server.finish(Detail::Books))));
             }
@@ -89,15 +90,21 @@ fn start_server(opts: server::Opts) -> Result<server::Server, Failure> {
 fn serve_loadgen() -> Result<(), ControlError> {
     let mut channel = open()?;
     let mut generator: Option<loadgen::Generator> = None;
+    let mut wanted_half_open = 0;
     loop {
         let request = channel.receive()?;
         let reply = match (request, &generator) {
-            (LoadgenRequest::Prepare(opts), None) => match prepare_loadgen(*opts) {
+            (LoadgenRequest::Prepare { opts, half_open }, None) => match prepare_loadgen(*opts, half_open) {
                 Ok(prepared) => {
                     generator = Some(prepared);
+                    wanted_half_open = half_open;
                     Reply::Done
                 }
                 Err(failure) => Reply::Failed(failure),
+            },
+            (LoadgenRequest::KeepHalfOpen, Some(generator)) => match generator.keep_half_open(wanted_half_open) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Failed(Failure::requirement(error)),
             },
             (LoadgenRequest::Begin(origin), Some(generator)) => {
                 generator.begin(origin);
@@ -112,7 +119,17 @@ fn serve_loadgen() -> Result<(), ControlError> {
             }
             (LoadgenRequest::Finish, Some(_)) => {
                 let Some(generator) = generator.take() else { return Err(ControlError::Unexpected) };
-                return channel.send(&finish_loadgen(generator));
+                // Whoever can read the books holds the half-open sockets.
+                let _holder = generator.observer();
+                channel.send(&finish_loadgen(generator))?;
+                if wanted_half_open == 0 {
+                    return Ok(());
+                }
+                // Closed now, they would answer the server's next SYN-ACKs with RSTs while it reads its books.
+                return match channel.receive()? {
+                    LoadgenRequest::Leave => Ok(()),
+                    _ => Err(ControlError::Unexpected),
+                };
             }
             _ => return Err(ControlError::Unexpected),
         };
@@ -120,8 +137,8 @@ fn serve_loadgen() -> Result<(), ControlError> {
     }
 }
 
-fn prepare_loadgen(opts: loadgen::Opts) -> Result<loadgen::Generator, Failure> {
-    let plan = loadgen::Plan::new(opts, &loadgen::Machine::read())
+fn prepare_loadgen(opts: loadgen::Opts, half_open: u32) -> Result<loadgen::Generator, Failure> {
+    let plan = loadgen::Plan::new(opts, &loadgen::Machine::read().without_descriptors(half_open))
         .map_err(|error| Failure { requirement: error.is_requirement(), message: error.to_string() })?;
     loadgen::Generator::prepare(plan).map_err(Failure::requirement)
 }

@@ -33,15 +33,24 @@ pub(crate) enum ServerRequest {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LoadgenRequest {
     /// Resolve, check, start the workers.
-    Prepare(Box<loadgen::Opts>),
+    Prepare {
+        /// What a user can ask for.
+        opts: Box<loadgen::Opts>,
+        /// Sockets to keep half open, which only an experiment file can ask for: they are no option.
+        half_open: u32,
+    },
+    /// Open them: the server listens.
+    KeepHalfOpen,
     /// Plan the first arrival at this instant (monotonic ns).
     Begin(u64),
     /// Read the books.
     Snapshot(Detail),
     /// Issue no more.
     StopIssuing,
-    /// Read the books a last time and exit.
+    /// Read the books a last time and exit, unless sockets are kept half open.
     Finish,
+    /// Close them and exit: the server's books are read.
+    Leave,
 }
 
 /// A child's answer.

@@ -234,7 +234,13 @@ fn base_settings(
         measure: Some(or(&wire.experiment.measure, DEFAULT_MEASURE)),
         ..Settings::default()
     };
-    for (table, entries) in [("server", &tables.server), ("loadgen", &tables.loadgen), ("sysctl", &wire.sysctl)] {
+    let all = [
+        ("server", &tables.server),
+        ("loadgen", &tables.loadgen),
+        ("half-open", &tables.half_open),
+        ("sysctl", &wire.sysctl),
+    ];
+    for (table, entries) in all {
         for (key, value) in entries {
             settings
                 .set(&format!("{table}.{}", key.get_ref()), value)
@@ -250,7 +256,11 @@ fn base_settings(
 fn blamed(tables: &Tables, message: &str) -> Range<usize> {
     let (table, rest) = message.split_once([':', '.']).unwrap_or_default();
     let key = rest.trim_start().split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
-    let entries = if table == "server" { &tables.server } else { &tables.loadgen };
+    let entries = match table {
+        "server" => &tables.server,
+        "half-open" => &tables.half_open,
+        _ => &tables.loadgen,
+    };
     if let Some((key, _)) = entries.iter().find(|(name, _)| name.get_ref() == key) {
         return key.span();
     }

@@ -156,6 +156,10 @@ impl Live {
         state.phase = Phase::Done;
         state.server.finish(trial.map(|t| &t.server), server::Snapshot::absorb);
         state.loadgen.finish(trial.map(|t| &t.loadgen), loadgen::Snapshot::absorb);
+        if let Some(finished) = &mut state.loadgen.finished {
+            // They went with the trial.
+            finished.half_open = loadgen::HalfOpenCounts::default();
+        }
         let Some(trial) = trial else { return };
         state.completed += 1;
         state.invalid += u64::from(!trial.is_valid());

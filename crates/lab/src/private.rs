@@ -88,7 +88,7 @@ fn check_machine(experiment: &Experiment) -> Result<(), RunError> {
     }
     let nofile = loadgen::Machine::read().nofile;
     for (resolved, cell) in experiment.resolved.iter().zip(&experiment.design.cells) {
-        loadgen::check_descriptors(&resolved.loadgen, nofile)
+        loadgen::check_descriptors(&resolved.loadgen, resolved.half_open, nofile)
             .map_err(|error| RunError::Requirement(format!("cell {}: {error}", experiment.design.describe(cell))))?;
     }
     Ok(())

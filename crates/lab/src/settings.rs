@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use kernel::sysctl;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use telemetry::units::Span;
 use toml::{Table, Value};
@@ -24,9 +25,19 @@ pub(crate) struct Settings {
     pub(crate) scope: Scope,
     pub(crate) server: Table,
     pub(crate) loadgen: Table,
+    pub(crate) half_open: Table,
     pub(crate) sysctl: BTreeMap<String, String>,
     pub(crate) warm_up: Option<Span>,
     pub(crate) measure: Option<Span>,
+}
+
+/// The `[half-open]` table: pressure on the SYN queue. No option of the load generator, so that it exists only in the
+/// namespaces of a trial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct HalfOpen {
+    /// Sockets kept half open, from just before the warm-up to the end of the trial.
+    pub(crate) count: u32,
 }
 
 /// Options of the two ends and of the namespaces, ready for a trial but for addresses and seed.
@@ -37,6 +48,8 @@ pub struct Resolved {
     pub server: server::Opts,
     /// The load generator's options; likewise.
     pub loadgen: loadgen::Opts,
+    /// Sockets that the load generator keeps half open; 0 of a running deployment.
+    pub half_open: u32,
     /// Sysctls of both namespaces.
     pub sysctl: BTreeMap<String, String>,
 }
@@ -45,13 +58,22 @@ impl Resolved {
     /// Every setting by its full name, as text: what conditions on cells are matched against.
     pub(crate) fn effective(&self) -> BTreeMap<String, String> {
         let mut effective = match self.scope {
-            Scope::Private => study::settings::of_options(&self.server, &self.loadgen),
+            Scope::Private => {
+                let mut effective = study::settings::of_options(&self.server, &self.loadgen);
+                effective.insert(study::settings::HALF_OPEN.to_owned(), self.half_open.to_string());
+                effective
+            }
             Scope::Attached => BTreeMap::new(),
         };
         effective.extend(self.sysctl.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
         effective
     }
 }
+
+/// Why a running deployment gets no half-open sockets.
+pub(crate) const NOT_ON_A_DEPLOYMENT: &str = "cannot be set with topology = \"attached\": half-open sockets fill the SYN \
+                                              queue of a service that others use, so they exist only in the namespaces of \
+                                              a trial; use topology = \"veth\" or \"loopback\"";
 
 /// Keys the lab decides itself, with the reason.
 const RESERVED: [(&str, &str); 7] = [
@@ -73,6 +95,9 @@ pub(crate) fn reserved(name: &str) -> Option<String> {
 impl Settings {
     /// Lays one setting over. The value's type is checked when the options are made.
     pub(crate) fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        if self.scope == Scope::Attached && name.starts_with("half-open.") {
+            return Err(format!("{name} {NOT_ON_A_DEPLOYMENT}"));
+        }
         if self.scope == Scope::Attached && !name.starts_with("sysctl.") {
             return Err(format!(
                 "{name} cannot be set with topology = \"attached\": server and load generators run already; vary \
@@ -85,12 +110,13 @@ impl Settings {
         match name.split_once('.') {
             Some(("server", key)) => drop(self.server.insert(key.to_owned(), value.clone())),
             Some(("loadgen", key)) => drop(self.loadgen.insert(key.to_owned(), value.clone())),
+            Some(("half-open", key)) => drop(self.half_open.insert(key.to_owned(), value.clone())),
             Some(("sysctl", key)) => drop(self.sysctl.insert(self.checked_sysctl(key)?, sysctl_value(key, value)?)),
             Some(("experiment", "warm-up")) => self.warm_up = Some(span(name, value)?),
             Some(("experiment", "measure")) => self.measure = Some(span(name, value)?),
             _ => {
                 return Err(format!(
-                    "unknown setting `{name}`; write server.KEY, loadgen.KEY, sysctl.NAME, experiment.warm-up or experiment.measure"
+                    "unknown setting `{name}`; write server.KEY, loadgen.KEY, half-open.count, sysctl.NAME, experiment.warm-up or experiment.measure"
                 ));
             }
         }
@@ -110,7 +136,9 @@ impl Settings {
         server::Plan::try_from(server.clone()).map_err(|error| format!("server: {error}"))?;
         loadgen::check(&loadgen).map_err(|error| format!("loadgen: {error}"))?;
         check_pair(&server, &loadgen)?;
-        Ok(Resolved { scope: self.scope, server, loadgen, sysctl: self.sysctl.clone() })
+        let half_open = options::<HalfOpen>("half-open", &self.half_open)?.count;
+        check_ports(half_open, self.sysctl.get(PORT_RANGE).map(String::as_str))?;
+        Ok(Resolved { scope: self.scope, server, loadgen, half_open, sysctl: self.sysctl.clone() })
     }
 
     /// A sysctl that may be set. Which of them a running deployment has, its own tree tells.
@@ -168,6 +196,26 @@ fn check_pair(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), Stri
     }
 }
 
+/// Local ports of a namespace, and what a new one has (`inet_init_net`).
+const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
+const NEW_PORT_RANGE: &str = "32768 60999";
+
+/// Each half-open socket keeps a local port of its own.
+fn check_ports(half_open: u32, range: Option<&str>) -> Result<(), String> {
+    let range = range.unwrap_or(NEW_PORT_RANGE);
+    let mut ends = range.split_whitespace().map(str::parse::<u32>);
+    // What is no range, the kernel refuses.
+    let (Some(Ok(low)), Some(Ok(high))) = (ends.next(), ends.next()) else { return Ok(()) };
+    let ports = (high + 1).saturating_sub(low);
+    if half_open > ports {
+        return Err(format!(
+            "half-open.count {half_open} needs as many local ports, but {PORT_RANGE} {low}-{high} has {ports}; lower it, or \
+             widen sysctl.{PORT_RANGE}"
+        ));
+    }
+    Ok(())
+}
+
 /// `/proc/sys/net` of some namespaces hides what a trial's may show; only what no namespace here has is missing
 /// for certain.
 fn hidden_without_root(path: &std::path::Path) -> bool {
@@ -200,6 +248,10 @@ pub(crate) fn text_of(value: &Value) -> String {
 
 /// What a setting is called in tables: its last part.
 pub(crate) fn short_name(name: &str) -> &str {
+    // Alone, the last part of this one says nothing.
+    if name == study::settings::HALF_OPEN {
+        return "half-open";
+    }
     name.rsplit('.').next().unwrap_or(name)
 }
 
@@ -226,6 +278,24 @@ mod tests {
         assert!(refused("sysctl.net.ipv4.tcp_sincookies", Value::Integer(1)).contains("does not exist"));
         assert!(refused("loadgen.target", Value::String("x:1".to_owned())).contains("the lab points"));
         assert!(refused("sever.backlog", Value::Integer(1)).contains("unknown setting `sever.backlog`"));
+    }
+
+    #[test]
+    fn half_open_sockets_are_a_table_of_their_own() {
+        let with = |key: &str, value: i64| {
+            let mut settings = Settings::default();
+            settings.set(key, &Value::Integer(value)).expect("checked when the options are made");
+            settings.resolve()
+        };
+        let resolved = with("half-open.count", 400).expect("valid");
+        assert_eq!((resolved.half_open, resolved.effective()["half-open.count"].as_str()), (400, "400"));
+        assert_eq!(Settings::default().resolve().expect("valid").half_open, 0);
+        let refused = |key: &str, value| with(key, value).expect_err("no number of sockets");
+        assert!(refused("half-open.count", -1).contains("half-open.count: "), "{}", refused("half-open.count", -1));
+        assert!(refused("half-open.cuont", 1).contains("unknown field `cuont`"));
+        assert!(refused("half-open.count", 28_233).contains("32768-60999 has 28232"));
+        assert!(refused("loadgen.half-open", 1).contains("unknown field `half-open`"), "never an option");
+        assert_eq!(short_name("half-open.count"), "half-open");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One trial from the runner's side: start the processes, drive the load, wait until the books stand still, read
 //! them, and see everything gone.
 
+mod addresses;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerReque
 use crate::experiment::{Family, Wiring};
 use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
+use crate::trial::addresses::addresses;
 
 /// The port servers of trials listen on: below every ephemeral range.
 const PORT: u16 = 9700;
@@ -205,6 +208,8 @@ impl Trial {
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();
         loadgen_opts.seed = recipe.seed;
+        let prepare_loadgen =
+            LoadgenRequest::Prepare { opts: Box::new(loadgen_opts), half_open: recipe.resolved.half_open };
         let ends = self.ends.clone();
         let (mut server, mut loadgen) = (lock(&ends.server), lock(&ends.loadgen));
         for channel in [&self.holder.control, &*server, &*loadgen] {
@@ -213,7 +218,7 @@ impl Trial {
         // The ends find it when they come up; then the answers.
         server
             .send(&ServerRequest::Prepare(Box::new(server_opts)))
-            .and_then(|()| loadgen.send(&LoadgenRequest::Prepare(Box::new(loadgen_opts))))
+            .and_then(|()| loadgen.send(&prepare_loadgen))
             .map_err(|error| self.broken("the trial", error))?;
         let built: Result<Built, Failure> =
             self.holder.control.receive().map_err(|error| self.broken("the trial", error))?;
@@ -236,8 +241,14 @@ impl Trial {
 
     /// Runs the load from the first arrival to books that stand still. Interrupted by `stop`, it ends at once.
     pub(crate) fn run(self, recipe: &Recipe<'_>, stop: &Stop) -> Result<Outcome, TrialError> {
-        let origin = monotonic_ns() + HEAD_START_NS;
         let ends = self.ends.clone();
+        if recipe.resolved.half_open > 0 {
+            // Takes 10 µs for each, so the first arrival is planned only then.
+            lock(&ends.loadgen)
+                .ask(&LoadgenRequest::KeepHalfOpen)
+                .map_err(|error| self.broken("the load generator", error))?;
+        }
+        let origin = monotonic_ns() + HEAD_START_NS;
         lock(&ends.server).ask(&ServerRequest::Begin(origin)).map_err(|error| self.broken("the server", error))?;
         lock(&ends.loadgen)
             .ask(&LoadgenRequest::Begin(origin))
@@ -311,7 +322,9 @@ impl Trial {
         Ok(Still {
             accepted: server.accepted(),
             depth: server.depth(),
-            waiting: server.syn_recv + loadgen.closing,
+            // The requests of sockets kept half open stay until these are closed.
+            waiting: server.syn_recv.saturating_sub(loadgen.half_open.answered) + loadgen.closing,
+            half_open: (server.syn_recv, loadgen.half_open.answered),
             passive_opens: server.kernel.net.passive_opens,
             embryonic_resets: server.kernel.net.embryonic_resets,
             resets_sent: server.kernel.net.resets_sent + loadgen.kernel.net.resets_sent,
@@ -325,8 +338,13 @@ impl Trial {
         let (mut loadgen, mut server) = (lock(&self.ends.loadgen), lock(&self.ends.server));
         loadgen.send(&LoadgenRequest::Finish).map_err(|error| self.broken("the load generator", error))?;
         server.send(&ServerRequest::Finish).map_err(|error| self.broken("the server", error))?;
-        let last = loadgen.snapshot_reply().map_err(|error| self.broken("the load generator", error))?;
-        Ok((last, server.snapshot_reply().map_err(|error| self.broken("the server", error))?))
+        let last: loadgen::Snapshot =
+            loadgen.snapshot_reply().map_err(|error| self.broken("the load generator", error))?;
+        let books = server.snapshot_reply().map_err(|error| self.broken("the server", error))?;
+        if last.half_open.kept > 0 {
+            loadgen.send(&LoadgenRequest::Leave).map_err(|error| self.broken("the load generator", error))?;
+        }
+        Ok((last, books))
     }
 
     fn tear_down(mut self, settled: bool, load: Duration, drain: Duration) -> Result<Outcome, TrialError> {
@@ -357,6 +375,8 @@ struct Still {
     accepted: u64,
     depth: u64,
     waiting: u64,
+    /// Request sockets, and sockets kept half open that were answered.
+    half_open: (u64, u64),
     passive_opens: u64,
     embryonic_resets: u64,
     resets_sent: u64,
@@ -371,26 +391,4 @@ fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net:
 /// Sleeps, unless told to stop.
 pub(crate) fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialError> {
     if stop.wait_timeout(time) { Err(TrialError::Interrupted) } else { Ok(()) }
-}
-
-/// Addresses and prefix lengths of the two ends.
-struct Addresses {
-    server: (IpAddr, u8),
-    client: (IpAddr, u8),
-}
-
-fn addresses(wiring: Wiring, family: Family) -> Addresses {
-    let pair =
-        |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
-    match (wiring, family) {
-        (Wiring::Loopback, Family::Ipv4) => pair(Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into(), 8),
-        (Wiring::Loopback, Family::Ipv6) => pair(Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), 128),
-        (Wiring::Veth, Family::Ipv4) => {
-            pair(Ipv4Addr::new(198, 18, 0, 1).into(), Ipv4Addr::new(198, 18, 0, 2).into(), 24)
-        }
-        (Wiring::Veth, Family::Ipv6) => {
-            let host = |n| Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, n).into();
-            pair(host(1), host(2), 64)
-        }
-    }
 }

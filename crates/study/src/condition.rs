@@ -78,7 +78,7 @@ pub enum ConditionError {
     },
     /// The name of no setting.
     #[error(
-        "evaluate `{condition}`: `{name}` is not a setting; settings begin with server., loadgen. or sysctl., e.g. server.backlog"
+        "evaluate `{condition}`: `{name}` is not a setting; settings begin with server., loadgen., half-open. or sysctl., e.g. server.backlog"
     )]
     Setting {
         /// The condition.

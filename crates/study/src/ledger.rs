@@ -11,7 +11,7 @@ pub mod window;
 
 use kernel::netstat::NetCounters;
 use loadgen::opts::Confirm;
-use loadgen::snapshot::PhaseCounts;
+use loadgen::snapshot::{HalfOpenCounts, PhaseCounts};
 use loadgen::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
@@ -92,12 +92,15 @@ pub struct Terms {
     /// Entered the queue though the client had no such connection any more: a stray segment carried a valid cookie. At
     /// most `stray_cookies`. Hides as many phantoms where both occur.
     pub ghosts: u64,
-    /// Segments with a valid cookie beyond the cookies sent (segments).
+    /// Segments with a valid cookie beyond the cookies sent (segments), those aside that half-open sockets may have dropped.
     pub stray_cookies: u64,
     /// Request sockets still in `SYN_RECV` at the end.
     pub pending: u64,
+    /// Sockets kept half open on purpose that were answered, as these sockets count what they drop. Without cookies each of
+    /// them has a request socket, which is pending at the end or expired.
+    pub half_open: u64,
     /// Request sockets that the kernel dropped after their last SYN-ACK: no counter. Only where the trial lasted long
-    /// enough for one to expire.
+    /// enough for one to expire, or a listener was closed, whose requests go at their next timer.
     pub expired: u64,
     /// Handshakes whose client gave up in `SYN_SENT` before the SYN-ACK came: the RST it drew counts in `EmbryonicRsts`
     /// though the client never was connected. At most the timed-out attempts.
@@ -167,6 +170,7 @@ struct Books {
     /// Connections by the acceptors' batch histogram: a second count of `accepted`.
     batched: u64,
     pending: u64,
+    half_open: HalfOpenCounts,
     /// Does the client send data right behind its last ACK? Then a raced child has a twin that lives.
     client_speaks_first: bool,
     /// Could a request socket have expired by now?
@@ -220,8 +224,9 @@ impl Books {
             lost_at_most: server.total(|acceptor| acceptor.lost_at_most),
             batched: server.batch.sum,
             pending: server.syn_recv,
+            half_open: loadgen.half_open,
             client_speaks_first: loadgen.opts.confirm == Confirm::Reply,
-            may_expire: lasted_ns > earliest_expiry_ns(retries),
+            may_expire: lasted_ns > earliest_expiry_ns(retries) || server.listeners.iter().any(|l| l.retired),
         }
     }
 
@@ -242,7 +247,9 @@ impl Books {
         let raced = (uncounted - lost).min(self.whole.abrupt);
         // Data behind the ACK makes a second child, which gives way to the first: `inet_csk_complete_hashdance`.
         let entered = seen_to_enter + lost + if self.client_speaks_first { 0 } else { raced };
-        let stray_cookies = self.server.syncookies_received.saturating_sub(self.server.syncookies_sent);
+        // A cookie sent to a socket that drops it never comes back.
+        let cookies = self.server.syncookies_sent.saturating_sub(self.half_open.dropped);
+        let stray_cookies = self.server.syncookies_received.saturating_sub(cookies);
         let ghosts = entered.saturating_sub(self.client_established()).min(stray_cookies);
         let phantoms = (self.client_established() + ghosts).saturating_sub(entered);
         let mut terms = Terms {
@@ -257,12 +264,14 @@ impl Books {
             ghosts,
             stray_cookies,
             pending: self.pending,
+            half_open: self.half_open.answered,
             expired: 0,
             abandoned: 0,
             too_late: self.whole.verdict(Verdict::Unserved).saturating_sub(phantoms),
         };
         if !self.cookies_were_sent() {
-            let uncounted = difference(phantoms, self.server.embryonic_resets + self.pending);
+            let requests = phantoms + terms.half_open;
+            let uncounted = difference(requests, self.server.embryonic_resets + self.pending);
             if self.may_expire {
                 terms.expired = above_zero(uncounted);
             }
@@ -314,7 +323,8 @@ impl Books {
         }
     }
 
-    /// Line 5: phantoms counted a second time, by the fate of their request sockets. A cookie phantom has none.
+    /// Line 5: phantoms counted a second time, by the fate of their request sockets. A cookie phantom has none. Sockets that
+    /// are kept half open have one too, and know it.
     fn request_sockets(&self, terms: &Terms) -> Line {
         const NAME: &str = "request-sockets";
         if self.cookies_were_sent() {
@@ -326,11 +336,22 @@ impl Books {
         }
         let resets = self.server.embryonic_resets;
         let equation = format!(
-            "phantoms {} + abandoned {} = EmbryonicRsts({}) {resets} + SYN_RECV {} + expired {}",
-            terms.phantoms, terms.abandoned, self.server_label, terms.pending, terms.expired
+            "phantoms {} + abandoned {}{} = EmbryonicRsts({}) {resets} + SYN_RECV {} + expired {}",
+            terms.phantoms,
+            terms.abandoned,
+            self.kept_half_open(terms),
+            self.server_label,
+            terms.pending,
+            terms.expired
         );
-        let residual = difference(terms.phantoms + terms.abandoned, resets + terms.pending + terms.expired);
+        let left = terms.phantoms + terms.abandoned + terms.half_open;
+        let residual = difference(left, resets + terms.pending + terms.expired);
         line(5, NAME, equation, residual)
+    }
+
+    /// The term of sockets kept half open, where there are any.
+    fn kept_half_open(&self, terms: &Terms) -> String {
+        if self.half_open.kept == 0 { String::new() } else { format!(" + half open {}", terms.half_open) }
     }
 
     /// Line 6: nobody is served without a greeting or greeted without an accept, and who stayed unserved either never

@@ -9,6 +9,7 @@ mod catalogue;
 
 use loadgen::opts::Confirm;
 use loadgen::verdict::Verdict;
+use telemetry::histogram::HistogramSnapshot;
 
 use crate::results::{Topology, Trial};
 
@@ -156,6 +157,18 @@ fn confirmed_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
 
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+fn quantile(times: &HistogramSnapshot, q: f64) -> Option<f64> {
+    times.quantile(q).map(seconds)
+}
+
+fn greatest(times: &HistogramSnapshot) -> Option<f64> {
+    (times.count > 0).then(|| seconds(times.max))
+}
+
+fn mean(times: &HistogramSnapshot) -> Option<f64> {
+    times.mean().map(|ns| ns / 1e9)
 }
 
 #[cfg(test)]

@@ -9,12 +9,16 @@ use serde_json::Value;
 use crate::results::Trial;
 
 /// The first parts a setting's name may have.
-pub const PREFIXES: [&str; 3] = ["server.", "loadgen.", "sysctl."];
+pub const PREFIXES: [&str; 4] = ["server.", "loadgen.", "half-open.", "sysctl."];
+
+/// Sockets that the load generator of a trial keeps half open: no option of it, but a setting of the experiment.
+pub const HALF_OPEN: &str = "half-open.count";
 
 /// Everything that was in force in a trial: the options of both ends and the sysctls read back from the server's
 /// namespace. An option that was not set at all has no entry.
 pub fn effective(trial: &Trial) -> BTreeMap<String, String> {
     let mut settings = of_options(&trial.server.opts, &trial.loadgen.opts);
+    settings.insert(HALF_OPEN.to_owned(), trial.loadgen.half_open.kept.to_string());
     settings.extend(trial.sysctls.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
     settings
 }
@@ -50,7 +54,9 @@ mod tests {
         let mut trial = testing::trial(0);
         trial.sysctls.insert("net.core.somaxconn".to_owned(), "77".to_owned());
         trial.server.opts.backlog = 4096;
+        trial.loadgen.half_open.kept = 77;
         let settings = effective(&trial);
+        assert_eq!(settings["half-open.count"], "77");
         assert_eq!(settings["server.backlog"], "4096");
         assert_eq!(settings["server.engine"], "epoll");
         assert_eq!(settings["loadgen.confirm"], "greeting");

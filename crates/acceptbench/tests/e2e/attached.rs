@@ -314,7 +314,12 @@ fn a_file_that_asks_too_much_of_a_running_deployment_is_refused() {
     for (file, words) in [
         (and("[server]\nbacklog = 16 # here\n"), "server.backlog cannot be set with topology = \"attached\": "),
         (and("[loadgen]\nrate = 16 # here\n"), "loadgen.rate cannot be set with topology = \"attached\": "),
+        (
+            and("[half-open]\ncount = 16 # here\n"),
+            "half-open.count cannot be set with topology = \"attached\": half-open sockets fill the SYN queue of a service",
+        ),
         (with(level, "set = \"server.backlog\"\nto = [16] # here\n"), "server.backlog cannot be set with topology"),
+        (with(level, "set = \"half-open.count\"\nto = [16] # here\n"), "use topology = \"veth\" or \"loopback\""),
         (with(level, "set = \"loadgen.rate\"\nto = [16] # here\n"), "run already; vary sysctl.NAME"),
         (with(level, "set = \"experiment.measure\"\nto = [\"1s\"] # here\n"), "experiment.measure cannot be set"),
         (with(level, "set = \"sysctl.net.core.rmem_max\"\nto = [16] # here\n"), "shared by all"),

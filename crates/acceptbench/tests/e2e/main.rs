@@ -3,6 +3,7 @@
 mod attached;
 mod bad_input;
 mod capacity;
+mod half_open;
 mod host;
 mod ledger;
 mod loadgen;

@@ -25,6 +25,8 @@ accept-delay = "2ms"
 [loadgen]
 rate = 800
 deadline = "400ms"
+[half-open]
+count = 3
 [sysctl]
 "net.ipv4.tcp_syncookies" = 0
 [[factor]]
@@ -36,11 +38,15 @@ baseline = "server.backlog = 512"
 smallest-effect = 0.05
 "#;
 
-/// Trials of the experiment.
+/// Trials of the experiment, and sockets that each keeps half open.
 const TRIALS: usize = 4;
+const HALF_OPEN: u64 = 3;
 
 /// Exit code of a run for which the machine lacks something.
 const REQUIREMENT: i32 = 69;
+
+/// A gauge goes with its trial.
+const GAUGE: &str = "acceptbench_loadgen_half_open";
 
 /// How often each page is read.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -55,11 +61,21 @@ struct Watched {
     /// How often it was another than before.
     steps: u32,
     shrunk: Vec<String>,
+    /// The most half-open sockets it showed.
+    half_open: u64,
 }
 
 impl Watched {
     fn new(path: &'static str) -> Self {
-        Self { path, text: String::new(), samples: Samples::default(), reads: 0, steps: 0, shrunk: Vec::new() }
+        Self {
+            path,
+            text: String::new(),
+            samples: Samples::default(),
+            reads: 0,
+            steps: 0,
+            shrunk: Vec::new(),
+            half_open: 0,
+        }
     }
 
     /// One look at it, if it can still be had.
@@ -67,6 +83,9 @@ impl Watched {
         let Ok(text) = fetch(admin, self.path) else { return };
         let samples = Samples::read(&text);
         self.shrunk.extend(samples.shrunk(&self.samples));
+        if text.contains(GAUGE) {
+            self.half_open = self.half_open.max(samples.count(GAUGE));
+        }
         self.steps += u32::from(text != self.text);
         self.reads += 1;
         (self.text, self.samples) = (text, samples);
@@ -116,6 +135,7 @@ pub(crate) fn check() {
         lint(page.path, &page.text);
     }
     let [runner, server, loadgen] = pages;
+    assert_eq!((loadgen.half_open, loadgen.samples.count(GAUGE)), (HALF_OPEN, 0), "half-open sockets");
     assert!(server.samples.cumulative() > 100 && loadgen.samples.cumulative() > 100);
     check_runner(&runner.samples, &records);
     check_server(&server.samples, &records);
@@ -178,7 +198,7 @@ fn check_loadgen(page: &Samples, records: &[Value]) {
         ["warm-up", "measured"].iter().map(|phase| sum(records, &format!("/loadgen/{phase}/{field}"))).sum::<u64>()
     };
     let planned = both("planned");
-    assert_eq!(planned, TRIALS as u64 * 280, "800/s for 350 ms");
+    assert_eq!(planned, TRIALS as u64 * (280 + HALF_OPEN), "800/s for 350 ms, and what is kept half open");
     assert_eq!(page.count("acceptbench_loadgen_planned_total"), planned);
     assert_eq!(page.count("acceptbench_loadgen_attempts_total"), both("issued"));
     for verdict in keys(records, "/loadgen/measured/verdicts") {

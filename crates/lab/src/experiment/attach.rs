@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::wire::{Tables, Wire};
 use super::{ExperimentError, Family, Source};
+use crate::settings::NOT_ON_A_DEPLOYMENT;
 
 /// Where trials take place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,6 +155,10 @@ fn attached(
             );
             return Err(source.error(&key.span(), message));
         }
+    }
+    if let Some(key) = tables.half_open.keys().min_by_key(|key| key.span().start) {
+        let message = format!("half-open.{} {NOT_ON_A_DEPLOYMENT}", key.get_ref());
+        return Err(source.error(&key.span(), message));
     }
     if let Some(warm_up) = &header.warm_up {
         let message = "experiment.warm-up is not used with topology = \"attached\"; attach.settle is the time between a \

@@ -9,18 +9,22 @@ use toml::{Spanned, Table, Value};
 
 use super::{Attach, Family};
 use crate::schedule::Order;
+use crate::settings::HalfOpen;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Wire {
     pub(super) experiment: Header,
-    // The two are parsed twice: here for their errors, in [`Tables`] as keys and values for the factors.
+    // These are parsed twice: here for their errors, in [`Tables`] as keys and values for the factors.
     #[serde(default)]
     #[expect(dead_code, reason = "read for its errors")]
     pub(super) server: server::Opts,
     #[serde(default)]
     #[expect(dead_code, reason = "read for its errors")]
     pub(super) loadgen: loadgen::Opts,
+    #[serde(default)]
+    #[expect(dead_code, reason = "read for its errors")]
+    pub(super) half_open: HalfOpen,
     #[serde(default)]
     pub(super) sysctl: BTreeMap<Spanned<String>, Value>,
     #[serde(default)]
@@ -99,8 +103,9 @@ pub(super) type Entries = BTreeMap<Spanned<String>, Value>;
 
 /// The tables that factors are laid over, as they stand in the file.
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "kebab-case", default)]
 pub(super) struct Tables {
     pub(super) server: Entries,
     pub(super) loadgen: Entries,
+    pub(super) half_open: Entries,
 }

@@ -128,7 +128,7 @@ fn a_setting_the_cell_does_not_make_is_looked_up_in_the_effective_ones() {
     assert_eq!(matches("server.engine = epoll and loadgen.deadline = 5s"), Ok(true));
     assert_eq!(matches("server.stall != 1s+2s"), Ok(false), "not set: satisfies nothing");
     let error = matches("backlog = 16").unwrap_err().to_string();
-    assert!(error.contains("settings begin with server., loadgen. or sysctl."), "{error}");
+    assert!(error.contains("settings begin with server., loadgen., half-open. or sysctl."), "{error}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::*;
 use crate::results::Trial;
 use crate::testing;
 
+mod half_open;
+
 /// The books of a balanced trial after `bend`.
 fn settled(bend: impl FnOnce(&mut Trial)) -> Ledger {
     let mut trial = testing::trial(0);

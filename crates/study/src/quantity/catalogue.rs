@@ -1,9 +1,10 @@
 //! The definitions themselves.
 
 use loadgen::verdict::Verdict;
-use telemetry::histogram::HistogramSnapshot;
 
-use super::{Better, Quantity, Unit, confirmed_ratio, ratio, seconds, verdict, verdict_ratio};
+use super::{
+    Better, Quantity, Unit, confirmed_ratio, greatest, mean, quantile, ratio, seconds, verdict, verdict_ratio,
+};
 use crate::results::{Topology, Trial};
 
 macro_rules! quantity {
@@ -219,6 +220,30 @@ const KERNEL: &[Quantity] = &[
         |t| Some(t.loadgen.kernel.net.syn_retransmits as f64)
     ),
     quantity!(
+        "request-queue-full-drops",
+        "SYN queue drops",
+        Count,
+        Lower,
+        "SYNs dropped because a SYN queue held backlog + 1 requests (TCPReqQFullDrop; listen-drops has also those over 3/4 of tcp_max_syn_backlog), whole trial",
+        |t| Some(t.server.kernel.net.request_queue_full_drops as f64)
+    ),
+    quantity!(
+        "syn-recv",
+        "SYN_RECV at the end",
+        Count,
+        Neither,
+        "Request sockets in SYN_RECV at the end of the trial; no value in a window",
+        |t| whole(t).then_some(t.server.syn_recv as f64)
+    ),
+    quantity!(
+        "half-open",
+        "half-open sockets",
+        Count,
+        Neither,
+        "Sockets that the load generator keeps half open on purpose; no value in a window",
+        |t| whole(t).then_some(t.loadgen.half_open.kept as f64)
+    ),
+    quantity!(
         "phantoms",
         "phantoms",
         Count,
@@ -358,18 +383,6 @@ const QUEUE: &[Quantity] = &[
 /// Was the trial seen from zero to its end? Of a window neither phantoms nor maxima are known.
 fn whole(trial: &Trial) -> bool {
     trial.topology != Topology::Attached
-}
-
-fn quantile(times: &HistogramSnapshot, q: f64) -> Option<f64> {
-    times.quantile(q).map(seconds)
-}
-
-fn greatest(times: &HistogramSnapshot) -> Option<f64> {
-    (times.count > 0).then(|| seconds(times.max))
-}
-
-fn mean(times: &HistogramSnapshot) -> Option<f64> {
-    times.mean().map(|ns| ns / 1e9)
 }
 
 /// A sum over the listeners; nothing where there is none.
