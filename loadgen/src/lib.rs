@@ -3,6 +3,7 @@
 
 pub mod arrivals;
 mod attempt;
+pub mod budget;
 pub mod metrics;
 pub mod opts;
 mod plan;
@@ -14,6 +15,7 @@ mod target;
 pub mod verdict;
 mod worker;
 
+pub use budget::Budget;
 pub use opts::Opts;
 pub use plan::{Machine, Plan, PlanError, check, check_descriptors};
 pub use running::{Generator, Observer, StartError};

@@ -1,5 +1,5 @@
-//! From what was typed to what will be done: the target resolved, the workers counted, and descriptors and ports
-//! checked before the first SYN.
+//! From what was typed to what will be done: the target resolved, the workers counted, and what can never work refused
+//! before the first SYN. What may run out is reckoned in [`crate::budget`].
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -7,11 +7,9 @@ use std::sync::Arc;
 use telemetry::Warning;
 use thiserror::Error;
 
-use crate::arrivals::{peak_rate, simultaneous};
+use crate::arrivals::simultaneous;
+use crate::budget::{Budget, Facts, RESERVED_FDS};
 use crate::opts::{ArrivalKind, AutoCount, Close, Opts, PortRange, RunTime, Shard};
-
-/// Descriptors the process needs beside its attempts: epoll, eventfds, /proc files, admin connections, logs.
-const RESERVED_FDS: u64 = 128;
 
 /// More threads than any machine of today schedules usefully; almost always a typing error.
 const MAX_WORKERS: u32 = 1024;
@@ -60,6 +58,7 @@ pub struct Plan {
     /// The range each socket is given of its own.
     pub(crate) port_range: Option<PortRange>,
     pub(crate) nofile: u64,
+    pub(crate) budget: Budget,
     warnings: Vec<Warning>,
 }
 
@@ -155,7 +154,7 @@ pub fn check(opts: &Opts) -> Result<(), PlanError> {
     }
 }
 
-/// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit.
+/// Descriptors that cannot be had: a burst, connections kept, or an explicit bound on attempts in flight, beyond the limit.
 ///
 /// # Errors
 /// [`PlanError::Descriptors`].
@@ -166,7 +165,9 @@ pub fn check_descriptors(opts: &Opts, nofile: u64) -> Result<(), PlanError> {
             (format!("arrivals {}", opts.arrivals), simultaneous(&opts.arrivals), "the burst or set max-in-flight")
         }
     };
-    let needed = u64::from(count) + RESERVED_FDS;
+    let kept = opts.keep.map_or(0, |keep| u64::from(keep.get()));
+    let (what, fix) = if kept > 0 { (format!("{what} with keep {kept}"), "keep") } else { (what, fix) };
+    let needed = u64::from(count) + kept + RESERVED_FDS;
     if needed > nofile {
         return Err(PlanError::Descriptors { what, needed, nofile, fix });
     }
@@ -188,21 +189,24 @@ impl Plan {
         };
         // More workers than attempts in flight would have nothing to do.
         let workers = workers.min(most_in_flight(&opts.arrivals));
-        let (max_in_flight, warnings) = in_flight(&opts, machine);
         let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
         let sources = sources(&opts, target)?;
         let port_range = port_range(&opts, machine)?;
         crate::sources::check(&sources, port_range).map_err(PlanError::Sources)?;
+        let ports = port_range.map_or(machine.ports, |range| Some((range.low, range.high)));
+        let chosen_from = ports.map(|(low, high)| PortRange { low, high });
+        let budget = Budget::of(&opts, &Facts::read(machine.nofile, target, &sources, chosen_from, opts.shard));
         Ok(Self {
             target,
             workers,
-            max_in_flight,
+            max_in_flight: usize::try_from(budget.max_in_flight(&opts)).unwrap_or(usize::MAX),
             self_connect_possible: in_range,
-            ports: port_range.map_or(machine.ports, |range| Some((range.low, range.high))),
+            ports,
             sources,
             port_range,
             nofile: machine.nofile,
-            warnings,
+            warnings: budget.warnings(&opts),
+            budget,
             opts,
         })
     }
@@ -220,6 +224,11 @@ impl Plan {
     /// What deserves attention before the run.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// What the load needs of ports, `TIME_WAIT` and descriptors, and what there is.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// ns from the start at which the last attempt may be planned; `None` for a run without an end.
@@ -276,44 +285,6 @@ fn resolve(target: &str) -> Result<SocketAddr, PlanError> {
         .map_err(|error| fail(error.to_string()))?
         .next()
         .ok_or_else(|| fail("the name exists but has none".to_owned()))
-}
-
-/// The bound on attempts in flight, and what to say when the worst case does not fit under it.
-fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
-    let mut warnings = Vec::new();
-    let (_, shards) = opts.shard.map_or((0, 1), Shard::place);
-    let per_deadline = peak_rate(&opts.arrivals, opts.rate) / shards as f64 * opts.deadline.as_ns() as f64 / 1e9;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
-    let worst = (per_deadline.ceil() as u64).saturating_add(u64::from(simultaneous(&opts.arrivals)));
-    let room = machine.nofile.saturating_sub(RESERVED_FDS).max(1);
-    let bound = match opts.max_in_flight {
-        AutoCount::Auto => {
-            if worst > room {
-                warnings.push(Warning::new(
-                    "descriptors",
-                    format!("if nobody answers, {worst} attempts are in flight within the deadline; {room} descriptors are free, the rest would be shed"),
-                    "raise RLIMIT_NOFILE, or lower the rate or the deadline",
-                ));
-            }
-            room
-        }
-        AutoCount::Exactly(n) => u64::from(n.get()),
-    };
-    let bound = match opts.arrivals {
-        ArrivalKind::Closed(n) => u64::from(n.get()),
-        _ => bound,
-    };
-    if let Some((low, high)) = machine.ports {
-        let ports = u64::from(high.saturating_sub(low)) + 1;
-        if worst.min(bound) > ports {
-            warnings.push(Warning::new(
-                "ports",
-                format!("if nobody answers, {worst} attempts are in flight within the deadline; net.ipv4.ip_local_port_range has {ports} ports"),
-                "widen ip_local_port_range, or lower the rate or the deadline",
-            ));
-        }
-    }
-    (usize::try_from(bound).unwrap_or(usize::MAX), warnings)
 }
 
 #[cfg(test)]

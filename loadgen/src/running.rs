@@ -215,6 +215,7 @@ impl Observer {
             target_changes: shared.target.changes(),
             workers: plan.workers,
             warnings: plan.warnings().to_vec(),
+            budget: Some(plan.budget.clone()),
             monotonic_ns: monotonic_ns(),
             origin_ns,
             warm_up,

@@ -9,6 +9,7 @@ use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
 
+use crate::budget::Budget;
 use crate::opts::Opts;
 use crate::verdict::Verdict;
 
@@ -27,6 +28,9 @@ pub struct Snapshot {
     pub workers: usize,
     /// What deserves attention.
     pub warnings: Vec<Warning>,
+    /// What was reckoned before the start; none in records older than it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// `CLOCK_MONOTONIC` at the reading, ns.
     pub monotonic_ns: u64,
     /// `CLOCK_MONOTONIC` of the start, ns; 0 before it.

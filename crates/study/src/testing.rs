@@ -89,6 +89,7 @@ fn loadgen() -> loadgen::Snapshot {
         target_changes: 0,
         workers: 1,
         warnings: Vec::new(),
+        budget: None,
         monotonic_ns: 3_000_000_000,
         origin_ns: 1_000_000_000,
         warm_up: loadgen::PhaseCounts::default(),
