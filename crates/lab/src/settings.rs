@@ -8,6 +8,9 @@ use serde::de::DeserializeOwned;
 use telemetry::units::Span;
 use toml::{Table, Value};
 
+use crate::experiment::{Family, Wiring};
+use crate::sources;
+
 /// What settings are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -22,6 +25,8 @@ pub(crate) enum Scope {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) scope: Scope,
+    /// How the ends of a trial are joined, where that is known.
+    pub(crate) wiring: Option<(Wiring, Family)>,
     pub(crate) server: Table,
     pub(crate) loadgen: Table,
     pub(crate) sysctl: BTreeMap<String, String>,
@@ -110,6 +115,9 @@ impl Settings {
         server::Plan::try_from(server.clone()).map_err(|error| format!("server: {error}"))?;
         loadgen::check(&loadgen).map_err(|error| format!("loadgen: {error}"))?;
         check_pair(&server, &loadgen)?;
+        if let (Some(sources), Some((wiring, family))) = (&loadgen.sources, self.wiring) {
+            sources::check(sources, wiring, family)?;
+        }
         Ok(Resolved { scope: self.scope, server, loadgen, sysctl: self.sysctl.clone() })
     }
 

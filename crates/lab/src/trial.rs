@@ -186,6 +186,7 @@ impl Trial {
             wiring: recipe.wiring,
             server: addresses.server,
             client: addresses.client,
+            sources: recipe.resolved.loadgen.sources.clone(),
             sysctls: recipe.resolved.sysctl.clone(),
         };
         let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;
@@ -374,12 +375,12 @@ pub(crate) fn sleep_or_stop(time: Duration, stop: &Stop) -> Result<(), TrialErro
 }
 
 /// Addresses and prefix lengths of the two ends.
-struct Addresses {
-    server: (IpAddr, u8),
+pub(crate) struct Addresses {
+    pub(crate) server: (IpAddr, u8),
     client: (IpAddr, u8),
 }
 
-fn addresses(wiring: Wiring, family: Family) -> Addresses {
+pub(crate) fn addresses(wiring: Wiring, family: Family) -> Addresses {
     let pair =
         |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
     match (wiring, family) {
