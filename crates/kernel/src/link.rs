@@ -6,6 +6,7 @@
 
 mod route;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ impl Links {
         if addresses.is_empty() {
             return Ok(true);
         }
-        let joined = self.ipv6_addresses(RTM_GETMULTICAST, IFA_MULTICAST, index)?;
+        let joined = self.ipv6_addresses(RTM_GETMULTICAST, IFA_MULTICAST, index)?.into_iter().collect::<BTreeSet<_>>();
         Ok(addresses.into_iter().map(solicited_node_group).all(|group| joined.contains(&group)))
     }
 

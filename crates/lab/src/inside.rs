@@ -164,7 +164,7 @@ fn build(set_up: &SetUp, privilege: Privilege) -> Result<Namespaces, Failure> {
     let namespaces = match set_up.wiring {
         Wiring::Loopback => {
             let mut links = Links::open().map_err(Failure::requirement)?;
-            sources::own(&mut links, set_up).map_err(Failure::requirement)?;
+            sources::own(&mut links, sources::LOOPBACK, set_up).map_err(Failure::requirement)?;
             Namespaces { client: NetNs::current().map_err(Failure::requirement)?, server }
         }
         Wiring::Veth => {
@@ -173,7 +173,7 @@ fn build(set_up: &SetUp, privilege: Privilege) -> Result<Namespaces, Failure> {
             let mut links = Links::open().map_err(Failure::requirement)?;
             links.add_veth(CLIENT_LINK, SERVER_LINK, &server).map_err(Failure::requirement)?;
             bring_up(&mut links, CLIENT_LINK, set_up.client)?;
-            sources::own(&mut links, set_up).map_err(Failure::requirement)?;
+            sources::own(&mut links, CLIENT_LINK, set_up).map_err(Failure::requirement)?;
             server.enter().map_err(Failure::requirement)?;
             let mut server_links = Links::open().map_err(Failure::requirement)?;
             bring_up(&mut server_links, SERVER_LINK, set_up.server)?;

@@ -14,8 +14,8 @@ use crate::experiment::{Family, Wiring};
 use crate::inside::SetUp;
 use crate::trial;
 
-/// Where every address is this host's from the start.
-const LOOPBACK: &str = "lo";
+/// The interface of local routes, and of both ends where there is one namespace.
+pub(crate) const LOOPBACK: &str = "lo";
 
 /// Says what of these sources can never work in a trial, with the fix.
 pub(crate) fn check(sources: &Sources, wiring: Wiring, family: Family) -> Result<(), String> {
@@ -51,8 +51,11 @@ pub(crate) fn check(sources: &Sources, wiring: Wiring, family: Family) -> Result
     Ok(())
 }
 
-/// Makes the sources addresses of the client's namespace, in which `links` was opened.
-pub(crate) fn own(links: &mut Links, set_up: &SetUp) -> Result<(), LinkError> {
+/// Makes the sources addresses of the client's namespace, in which `links` was opened and `name` leads to the server.
+///
+/// IPv6 addresses go to that interface: a neighbour is asked for from the packet's source only if that is there, else from
+/// the link-local address, which waits a second for duplicates (`net/ipv6/ndisc.c`, `ndisc_solicit`).
+pub(crate) fn own(links: &mut Links, name: &str, set_up: &SetUp) -> Result<(), LinkError> {
     let Some(sources) = &set_up.sources else { return Ok(()) };
     if sources.is_ipv4() {
         return networks(sources, set_up)
@@ -63,7 +66,7 @@ pub(crate) fn own(links: &mut Links, set_up: &SetUp) -> Result<(), LinkError> {
     let (client, _) = set_up.client;
     let addresses: BTreeSet<IpAddr> = sources.addresses().into_iter().collect();
     let others = addresses.into_iter().filter(|address| *address != client && !address.is_loopback());
-    others.into_iter().try_for_each(|address| links.add_address(LOOPBACK, address, 128))
+    others.into_iter().try_for_each(|address| links.add_address(name, address, 128))
 }
 
 /// Shows the server's namespace, in which `links` was opened, the way back to them, through its interface `name`.

@@ -7,4 +7,5 @@ mod host;
 mod ledger;
 mod open_loop;
 mod phantoms;
+mod ports;
 mod support;
