@@ -119,6 +119,12 @@ fn summarise(books: &loadgen::Snapshot) {
             errno.parse().map(std::io::Error::from_raw_os_error).map_or_else(|_| errno.clone(), |e| e.to_string());
         say(&format!("               {count:>9}  {text}"));
     }
+    let whole = books.whole();
+    let foretold =
+        books.budget.as_ref().and_then(|budget| budget.beside(whole.planned, whole.verdict(Verdict::NoPorts)));
+    if let Some(foretold) = foretold {
+        say(&format!("  {foretold}"));
+    }
     say(&format!("{:<34}{:>9} {:>9} {:>9} {:>9} {:>9}", "", "p50", "p90", "p99", "p99.9", "max"));
     row("schedule lag (issued - planned)", &measured.lag);
     row("connected, from planned", &measured.connect_latency);

@@ -226,6 +226,20 @@ fn what_an_earlier_run_left_is_missing() {
 }
 
 #[test]
+fn what_was_foretold_stands_beside_what_happened() {
+    let budget = Budget::of(&opts(minute), &Facts::default());
+    let said = budget.beside(1_200_000, 1_171_700).expect("something");
+    assert!(
+        said.starts_with("no-ports 1171700, foretold 11717") && said.ends_with("if the client closes first"),
+        "{said}"
+    );
+    assert!(budget.beside(1_200_000, 0).is_some_and(|said| said.ends_with("none, as when the server closes first")));
+    assert_eq!(budget.beside(7, 0), None, "ended early");
+    let reset = Budget::of(&opts(|opts| opts.close = Close::Reset), &Facts::default());
+    assert_eq!(reset.beside(10_000, 0), None);
+}
+
+#[test]
 fn a_shard_needs_its_part() {
     let load = opts(|opts| {
         minute(opts);

@@ -12,6 +12,20 @@ impl Budget {
         [self.descriptors(opts), ports, self.time_waits(), self.leftover()].into_iter().flatten().collect()
     }
 
+    /// What was foretold beside what happened in the whole run; `None` when there is nothing to say.
+    pub fn beside(&self, planned: u64, no_ports: u64) -> Option<String> {
+        let (expected, at_most) = (self.no_ports_expected?, self.no_ports_at_most?);
+        // A run that was ended early is not the one that was reckoned.
+        if self.planned != Some(planned) || (expected == 0 && no_ports == 0) {
+            return None;
+        }
+        let condition = if self.rest == Rest::None { "" } else { ", if the client closes first" };
+        let hint =
+            if no_ports == 0 && self.rest != Rest::None { "; none, as when the server closes first" } else { "" };
+        let range = if at_most > expected { format!("{expected} to {at_most}") } else { expected.to_string() };
+        Some(format!("no-ports {no_ports}, foretold {range} of {planned}{condition}{hint}"))
+    }
+
     fn descriptors(&self, opts: &Opts) -> Option<Warning> {
         let Self { in_flight, held, descriptors, .. } = *self;
         if opts.max_in_flight == AutoCount::Auto && in_flight > descriptors {
