@@ -89,11 +89,11 @@ impl Budget {
         let in_flight = in_flight(opts);
         let keep = opts.keep.map_or(0, |keep| u64::from(keep.get()));
         let bound = bound(opts, descriptors, keep);
-        let hold = seconds(opts.hold);
-        let held = keep.saturating_add(whole((peak_rate(&opts.arrivals, opts.rate) * hold / shards(opts)).ceil()));
+        let open = seconds(opts.hold);
+        let held = keep.saturating_add(whole((peak_rate(&opts.arrivals, opts.rate) * open / shards(opts)).ceil()));
         let life = Life {
             flight: 0.0,
-            hold,
+            hold: open,
             keep: keep as f64,
             rests: seconds(rests),
             time_waits: if rest == Rest::None { 0.0 } else { facts.time_wait_limit as f64 },
@@ -122,7 +122,7 @@ impl Budget {
             ArrivalKind::Closed(_) => None,
             _ => load.ends.map(|end| whole((load.planned)(whole(end * 1e9)).round())),
         };
-        let taken = hold + seconds(rests);
+        let taken = open + seconds(rests);
         Self {
             sources: facts.sources,
             ports,

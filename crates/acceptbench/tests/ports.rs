@@ -138,8 +138,9 @@ fn run(plan: Plan, windows: u32, window: Duration) -> Snapshot {
         p99s.push(ms(&issued, 0.99));
         last = now;
     }
-    let (least, most) = p99s.iter().fold((f64::MAX, 0.0_f64), |(least, most), p99| (least.min(*p99), most.max(*p99)));
-    println!("p99 from issued: {least:.3} to {most:.3} ms, the worst window {:.1} times the best", most / least);
+    let best = p99s.iter().copied().fold(f64::MAX, f64::min);
+    let worst = p99s.iter().copied().fold(0.0, f64::max);
+    println!("p99 from issued: {best:.3} to {worst:.3} ms, the worst window {:.1} times the best", worst / best);
     assert!(generator.wait(Duration::from_secs(10)), "it ends by itself");
     let books = generator.finish(Detail::Books).expect("its books");
     let net = &books.kernel.net;

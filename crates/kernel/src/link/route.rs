@@ -33,7 +33,7 @@ const TO_US: u8 = 2;
 struct Kind {
     table: u8,
     scope: u8,
-    kind: u8,
+    reach: u8,
 }
 
 impl Links {
@@ -44,7 +44,7 @@ impl Links {
     /// [`LinkError::Refused`] with EEXIST when there is such a route, ENODEV when there is no such interface, EINVAL when
     /// the address has bits beyond the prefix, ENETDOWN when the interface is down.
     pub fn add_local_network(&mut self, name: &str, network: IpAddr, prefix: u8) -> Result<(), LinkError> {
-        let kind = Kind { table: LOCAL, scope: HOST, kind: TO_US };
+        let kind = Kind { table: LOCAL, scope: HOST, reach: TO_US };
         self.add_route("routing to itself through", name, kind, (network, prefix), None)
     }
 
@@ -60,7 +60,7 @@ impl Links {
         (network, prefix): (IpAddr, u8),
         neighbour: IpAddr,
     ) -> Result<(), LinkError> {
-        let kind = Kind { table: MAIN, scope: UNIVERSE, kind: UNICAST };
+        let kind = Kind { table: MAIN, scope: UNIVERSE, reach: UNICAST };
         self.add_route("routing through", name, kind, (network, prefix), Some(neighbour))
     }
 
@@ -93,9 +93,9 @@ fn attach(message: &mut Message, attribute: u16, address: IpAddr) {
 }
 
 /// `struct rtmsg`, without flags.
-fn header(network: IpAddr, prefix: u8, Kind { table, scope, kind }: Kind) -> [u8; 12] {
+fn header(network: IpAddr, prefix: u8, Kind { table, scope, reach }: Kind) -> [u8; 12] {
     let family = if network.is_ipv4() { AF_INET } else { AF_INET6 };
-    [family, prefix, 0, 0, table, STATIC, scope, kind, 0, 0, 0, 0]
+    [family, prefix, 0, 0, table, STATIC, scope, reach, 0, 0, 0, 0]
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_header_has_the_kernels_layout() {
-        let kind = Kind { table: LOCAL, scope: HOST, kind: TO_US };
+        let kind = Kind { table: LOCAL, scope: HOST, reach: TO_US };
         assert_eq!(header(IpAddr::from([198, 18, 64, 0]), 26, kind), [2, 26, 0, 0, 255, 4, 254, 2, 0, 0, 0, 0]);
     }
 
