@@ -40,7 +40,7 @@ enum Kind {
 /// A profile as expected attempts over time.
 #[derive(Clone, Debug)]
 struct Course {
-    /// Attempts and seconds before each stage, its rate at the beginning, and the change of the rate per second.
+    /// Attempts and seconds before each stage, its seconds, its rate at the beginning, and the change of the rate per second.
     legs: Vec<Leg>,
     /// Attempts of the whole.
     attempts: f64,
@@ -53,6 +53,7 @@ struct Course {
 struct Leg {
     before: f64,
     starts: f64,
+    lasts: f64,
     from: f64,
     slope: f64,
 }
@@ -64,7 +65,8 @@ impl Course {
         for stage in profile.stages() {
             let slope = (stage.to - stage.from) / stage.seconds();
             if stage.attempts() > 0.0 {
-                legs.push(Leg { before: attempts, starts: seconds, from: stage.from, slope });
+                let (before, starts, lasts) = (attempts, seconds, stage.seconds());
+                legs.push(Leg { before, starts, lasts, from: stage.from, slope });
             }
             attempts += stage.attempts();
             seconds += stage.seconds();
@@ -87,6 +89,20 @@ impl Course {
         let root = (leg.from * leg.from + 2.0 * leg.slope * more).max(0.0).sqrt();
         let t = if more == 0.0 { 0.0 } else { 2.0 * more / (leg.from + root) };
         Some(rounds * self.seconds + leg.starts + t)
+    }
+
+    /// The integral of the rate up to `end` (s).
+    fn before(&self, end: f64) -> f64 {
+        let rounds = if self.repeat { (end / self.seconds).floor() } else { 0.0 };
+        let within = (end - rounds * self.seconds).clamp(0.0, self.seconds);
+        let started = self.legs.iter().filter(|leg| leg.starts <= within);
+        let attempts: f64 = started
+            .map(|leg| {
+                let t = (within - leg.starts).min(leg.lasts);
+                leg.from * t + leg.slope * t * t / 2.0
+            })
+            .sum();
+        rounds * self.attempts + attempts
     }
 }
 
@@ -163,6 +179,19 @@ pub fn rate_at(kind: &ArrivalKind, rate: Rate, elapsed: u64) -> f64 {
         left -= stage.lasts.as_ns();
     }
     0.0
+}
+
+/// Attempts planned before `end` (ns from the start): the mean for random arrivals, 0 for a closed loop, which plans none.
+pub fn planned_before(kind: &ArrivalKind, rate: Rate, end: u64) -> f64 {
+    let seconds = end as f64 / 1e9;
+    match kind {
+        // The first is planned at 0.
+        ArrivalKind::Constant => (seconds * rate.per_second()).ceil(),
+        ArrivalKind::Poisson => seconds * rate.per_second(),
+        ArrivalKind::Burst { size, every } => f64::from(size.get()) * end.div_ceil(every.as_ns()) as f64,
+        ArrivalKind::Profile(profile) => Course::new(profile).before(seconds),
+        ArrivalKind::Closed(_) => 0.0,
+    }
 }
 
 /// The highest rate of an arrival process, attempts per second.
@@ -257,6 +286,18 @@ mod tests {
         // 100 t² = 25 at t = 0.5.
         assert_eq!((planned[25], planned[925]), (500_000_000, 9_500_000_000));
         assert!((rate_at(&kind, rate(1.0), 9_500_000_000) - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_planned_before_an_instant_is_what_the_stream_has_before_it() {
+        for kind in ["constant", "burst:7/300ms", "profile:100x1s,0x500ms,ramp:0-300x2s,repeat", "profile:50x2s"] {
+            let kind: ArrivalKind = kind.parse().expect("an arrival process");
+            for end in [1, 300_000_000, 999_999_999, 1_400_000_000, 2_100_000_001, 9_000_000_000] {
+                let stream = Arrivals::new(&kind, rate(700.0), 1).take_while(|planned| *planned < end).count() as f64;
+                let planned = planned_before(&kind, rate(700.0), end);
+                assert!((stream - planned).abs() <= 1.0, "{kind} before {end} ns: {planned}, the stream has {stream}");
+            }
+        }
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 pub mod arrivals;
 mod attempt;
+pub mod budget;
 mod effort;
 mod epoll;
 mod half_open;
@@ -21,6 +22,7 @@ mod uring;
 pub mod verdict;
 mod worker;
 
+pub use budget::Budget;
 pub use half_open::HalfOpenError;
 pub use judgement::{Limit, LimitKind};
 pub use opts::Opts;

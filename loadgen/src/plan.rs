@@ -1,5 +1,5 @@
-//! From what was typed to what will be done: the target resolved, the workers counted, and descriptors and ports
-//! checked before the first SYN.
+//! From what was typed to what will be done: the target resolved, the workers counted, and what can never work refused
+//! before the first SYN. What may run out is reckoned in [`crate::budget`].
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -8,12 +8,10 @@ use kernel::socket_option::SocketOption;
 use telemetry::Warning;
 use thiserror::Error;
 
-use crate::arrivals::{peak_rate, simultaneous};
+use crate::arrivals::simultaneous;
+use crate::budget::{Budget, Facts, RESERVED_FDS};
 use crate::opts::{ArrivalKind, AutoCount, Close, Confirm, Engine, Opts, PortRange, RunTime, Shard, Sockets};
 use crate::{sources, uring};
-
-/// Descriptors the process needs beside its attempts: epoll, eventfds, /proc files, admin connections, logs.
-const RESERVED_FDS: u64 = 128;
 
 /// More threads than any machine of today schedules usefully; almost always a typing error.
 const MAX_WORKERS: u32 = 1024;
@@ -72,6 +70,7 @@ pub struct Plan {
     /// The CPU of each worker.
     pub(crate) cpus: Vec<Option<usize>>,
     pub(crate) nofile: u64,
+    pub(crate) budget: Budget,
     warnings: Vec<Warning>,
 }
 
@@ -217,7 +216,7 @@ fn contradiction(opts: &Opts) -> Option<String> {
     rules.into_iter().find(|(broken, _)| *broken).map(|(_, words)| words.to_owned())
 }
 
-/// Descriptors that cannot be had: a burst, or an explicit bound on attempts in flight, beyond the limit. `half_open`
+/// Descriptors that cannot be had: a burst, connections kept, or an explicit bound on attempts in flight, beyond the limit. `half_open`
 /// sockets are kept beside them.
 ///
 /// # Errors
@@ -229,11 +228,13 @@ pub fn check_descriptors(opts: &Opts, half_open: u32, nofile: u64) -> Result<(),
             (format!("arrivals {}", opts.arrivals), simultaneous(&opts.arrivals), "the burst or set max-in-flight")
         }
     };
+    let kept = opts.keep.map_or(0, |keep| u64::from(keep.get()));
+    let (what, fix) = if kept > 0 { (format!("{what} with keep {kept}"), "keep") } else { (what, fix) };
     let (what, fix) = match half_open {
         0 => (what, fix),
         _ => (format!("{what} beside {half_open} half-open sockets"), "half-open.count"),
     };
-    let needed = u64::from(count) + u64::from(half_open) + RESERVED_FDS;
+    let needed = u64::from(count) + kept + u64::from(half_open) + RESERVED_FDS;
     if needed > nofile {
         return Err(PlanError::Descriptors { what, needed, nofile, fix });
     }
@@ -255,7 +256,6 @@ impl Plan {
         };
         // More workers than attempts in flight would have nothing to do.
         let workers = workers.min(most_in_flight(&opts.arrivals));
-        let (max_in_flight, warnings) = in_flight(&opts, machine);
         let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
         let sources = sources_of(&opts, target)?;
         let port_range = port_range(&opts, machine)?;
@@ -263,18 +263,22 @@ impl Plan {
         sources::check(&sources, &options).map_err(PlanError::Sources)?;
         let allowed: Vec<usize> = kernel::process::allowed_cpus().unwrap_or_default();
         let cpus = opts.cpus.assign(&allowed, workers).map_err(PlanError::Contradiction)?;
+        let ports = port_range.map_or(machine.ports, |range| Some((range.low, range.high)));
+        let chosen_from = ports.map(|(low, high)| PortRange { low, high });
+        let budget = Budget::of(&opts, &Facts::read(machine.nofile, target, &sources, chosen_from, opts.shard));
         Ok(Self {
             target,
             workers,
-            max_in_flight,
+            max_in_flight: usize::try_from(budget.max_in_flight(&opts)).unwrap_or(usize::MAX),
             self_connect_possible: in_range,
-            ports: port_range.map_or(machine.ports, |range| Some((range.low, range.high))),
+            ports,
             engine: engine(&opts, !sources.is_empty(), in_range)?,
             sources,
             options,
             cpus,
             nofile: machine.nofile,
-            warnings,
+            warnings: budget.warnings(&opts),
+            budget,
             opts,
         })
     }
@@ -302,6 +306,11 @@ impl Plan {
     /// What deserves attention before the run.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
+    }
+
+    /// What the load needs of ports, `TIME_WAIT` and descriptors, and what there is.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// ns from the start at which the last attempt may be planned; `None` for a run without an end.
@@ -384,44 +393,6 @@ fn resolve(target: &str) -> Result<SocketAddr, PlanError> {
         .map_err(|error| fail(error.to_string()))?
         .next()
         .ok_or_else(|| fail("the name exists but has none".to_owned()))
-}
-
-/// The bound on attempts in flight, and what to say when the worst case does not fit under it.
-fn in_flight(opts: &Opts, machine: &Machine) -> (usize, Vec<Warning>) {
-    let mut warnings = Vec::new();
-    let (_, shards) = opts.shard.map_or((0, 1), Shard::place);
-    let per_deadline = peak_rate(&opts.arrivals, opts.rate) / shards as f64 * opts.deadline.as_ns() as f64 / 1e9;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
-    let worst = (per_deadline.ceil() as u64).saturating_add(u64::from(simultaneous(&opts.arrivals)));
-    let room = machine.nofile.saturating_sub(RESERVED_FDS).max(1);
-    let bound = match opts.max_in_flight {
-        AutoCount::Auto => {
-            if worst > room {
-                warnings.push(Warning::new(
-                    "descriptors",
-                    format!("if nobody answers, {worst} attempts are in flight within the deadline; {room} descriptors are free, the rest would be shed"),
-                    "raise RLIMIT_NOFILE, or lower the rate or the deadline",
-                ));
-            }
-            room
-        }
-        AutoCount::Exactly(n) => u64::from(n.get()),
-    };
-    let bound = match opts.arrivals {
-        ArrivalKind::Closed(n) => u64::from(n.get()),
-        _ => bound,
-    };
-    if let Some((low, high)) = machine.ports {
-        let ports = u64::from(high.saturating_sub(low)) + 1;
-        if worst.min(bound) > ports {
-            warnings.push(Warning::new(
-                "ports",
-                format!("if nobody answers, {worst} attempts are in flight within the deadline; net.ipv4.ip_local_port_range has {ports} ports"),
-                "widen ip_local_port_range, or lower the rate or the deadline",
-            ));
-        }
-    }
-    (usize::try_from(bound).unwrap_or(usize::MAX), warnings)
 }
 
 #[cfg(test)]

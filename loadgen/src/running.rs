@@ -274,6 +274,7 @@ impl Observer {
             workers: plan.workers,
             engine: plan.engine,
             warnings: plan.warnings().to_vec(),
+            budget: Some(plan.budget.clone()),
             monotonic_ns: monotonic_ns(),
             origin_ns,
             warm_up,

@@ -9,6 +9,7 @@ use telemetry::Warning;
 use telemetry::histogram::HistogramSnapshot;
 use telemetry::namespace::Reading;
 
+use crate::budget::Budget;
 use crate::judgement::Limit;
 use crate::opts::{Engine, Opts};
 use crate::verdict::Verdict;
@@ -31,6 +32,9 @@ pub struct Snapshot {
     pub engine: Engine,
     /// What deserves attention.
     pub warnings: Vec<Warning>,
+    /// What was reckoned before the start; none in records older than it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// `CLOCK_MONOTONIC` at the reading, ns.
     pub monotonic_ns: u64,
     /// `CLOCK_MONOTONIC` of the start, ns; 0 before it.
@@ -200,6 +204,7 @@ impl Default for Snapshot {
             workers: 1,
             engine: Engine::Epoll,
             warnings: Vec::new(),
+            budget: None,
             monotonic_ns: 0,
             origin_ns: 0,
             warm_up: PhaseCounts::default(),

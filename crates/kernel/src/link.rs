@@ -1,9 +1,12 @@
-//! Network interfaces of a private namespace: loopback up, a veth pair, addresses.
+//! Network interfaces of a private namespace: loopback up, a veth pair, addresses, and routes to many of them.
 //!
-//! Owns the few rtnetlink requests a trial needs. It refuses everything else (routes, queueing disciplines): a /15 and
-//! a /64 on one link need no routes. Every request waits for its acknowledgement. Source: rtnetlink(7), veth(4),
-//! `include/uapi/linux/if_link.h`, `if_addr.h`, `drivers/net/veth.c`.
+//! Owns the few rtnetlink requests a trial needs. It refuses everything else (queueing disciplines, rules). Every request
+//! waits for its acknowledgement. Source: rtnetlink(7), veth(4), `include/uapi/linux/if_link.h`, `if_addr.h`,
+//! `drivers/net/veth.c`.
 
+mod route;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -107,7 +110,7 @@ impl Links {
         if addresses.is_empty() {
             return Ok(true);
         }
-        let joined = self.ipv6_addresses(RTM_GETMULTICAST, IFA_MULTICAST, index)?;
+        let joined = self.ipv6_addresses(RTM_GETMULTICAST, IFA_MULTICAST, index)?.into_iter().collect::<BTreeSet<_>>();
         Ok(addresses.into_iter().map(solicited_node_group).all(|group| joined.contains(&group)))
     }
 

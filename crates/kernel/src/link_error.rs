@@ -73,9 +73,11 @@ impl LinkError {
 fn hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "needs CAP_NET_ADMIN in the user namespace that owns the network namespace",
-        Some(libc::EEXIST) => "there already is one of this name or address",
+        Some(libc::EEXIST) => "there already is one of this name, address or network",
         Some(libc::ENODEV) => "there is no interface of this name in this namespace",
         Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT) => "this kernel has no veth (CONFIG_VETH) or no IPv6",
+        Some(libc::ENETDOWN) => "the interface is down",
+        Some(libc::ENETUNREACH) => "the neighbour is not on this link",
         Some(libc::EINVAL) => "the kernel does not take this name, address or prefix length",
         _ => "unexpected here; the kernel log may say more",
     }

@@ -177,6 +177,15 @@ impl SockDiag {
         self.count("closing connections", Filter { states, peer_port, ..Filter::default() })
     }
 
+    /// Client sockets in `TIME_WAIT` towards a peer port, IPv4 and IPv6: their ports may not be used towards it.
+    ///
+    /// # Errors
+    /// [`DiagError`] when the dump fails.
+    pub fn time_waits_towards(&mut self, peer_port: u16) -> Result<u32, DiagError> {
+        let states = mask(&[TcpState::TimeWait]);
+        self.count("connections in TIME_WAIT", Filter { states, peer_port, ..Filter::default() })
+    }
+
     /// Sockets of this namespace by state, with every state present. Half-open requests count as `syn_recv`; sockets
     /// waiting in an accept queue have the state of their connection.
     ///

@@ -33,6 +33,10 @@ const CASES: &[(&str, fn())] = &[
     ("counters_of_a_fresh_namespace_are_zero", counters_of_a_fresh_namespace_are_zero),
     ("a_reader_stays_with_the_namespace_it_was_opened_in", a_reader_stays_with_the_namespace_it_was_opened_in),
     ("a_veth_pair_carries_tcp_of_both_families", veth::a_veth_pair_carries_tcp_of_both_families),
+    (
+        "a_network_of_ones_own_is_reached_through_the_neighbour",
+        veth::a_network_of_ones_own_is_reached_through_the_neighbour,
+    ),
     ("capacity_is_the_queue_limit_plus_one", capacity_is_the_queue_limit_plus_one),
     ("half_open_requests_are_counted_by_port", half_open_requests_are_counted_by_port),
     ("a_filtered_listener_takes_nothing_more", a_filtered_listener_takes_nothing_more),

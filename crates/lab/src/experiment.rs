@@ -230,6 +230,10 @@ fn base_settings(
     let or = |given: &Option<Spanned<Span>>, default| given.as_ref().map_or(default, |span| *span.get_ref());
     let mut settings = Settings {
         scope: if place.attach().is_some() { Scope::Attached } else { Scope::Private },
+        wiring: match place {
+            Place::Private { wiring, family } => Some((*wiring, *family)),
+            Place::Attached(_) => None,
+        },
         warm_up: Some(or(&wire.experiment.warm_up, DEFAULT_WARM_UP)),
         measure: Some(or(&wire.experiment.measure, DEFAULT_MEASURE)),
         ..Settings::default()

@@ -17,6 +17,7 @@ use std::time::Duration;
 use kernel::link::Links;
 use kernel::namespace::{self, NetNs, Privilege};
 use kernel::{process, sysctl};
+use loadgen::opts::Sources;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use crate::attached;
 use crate::child;
 use crate::control::{Channel, ControlError, Failure};
 use crate::experiment::Wiring;
+use crate::sources;
 
 /// The first argument of each process of a trial.
 pub(crate) const TRIAL: &str = "__trial";
@@ -54,6 +56,9 @@ pub(crate) struct SetUp {
     /// Address and prefix length of each end; unused on loopback.
     pub(crate) server: (IpAddr, u8),
     pub(crate) client: (IpAddr, u8),
+    /// Where the load comes from, if not from the client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sources: Option<Sources>,
     /// Set in both namespaces, after the baseline.
     pub(crate) sysctls: BTreeMap<String, String>,
 }
@@ -157,16 +162,22 @@ fn build(set_up: &SetUp, privilege: Privilege) -> Result<Namespaces, Failure> {
     let server = NetNs::current().map_err(Failure::requirement)?;
     configure(set_up, privilege)?;
     let namespaces = match set_up.wiring {
-        Wiring::Loopback => Namespaces { client: NetNs::current().map_err(Failure::requirement)?, server },
+        Wiring::Loopback => {
+            let mut links = Links::open().map_err(Failure::requirement)?;
+            sources::own(&mut links, sources::LOOPBACK, set_up).map_err(Failure::requirement)?;
+            Namespaces { client: NetNs::current().map_err(Failure::requirement)?, server }
+        }
         Wiring::Veth => {
             let client = namespace::new_net().map_err(Failure::requirement)?;
             configure(set_up, privilege)?;
             let mut links = Links::open().map_err(Failure::requirement)?;
             links.add_veth(CLIENT_LINK, SERVER_LINK, &server).map_err(Failure::requirement)?;
             bring_up(&mut links, CLIENT_LINK, set_up.client)?;
+            sources::own(&mut links, CLIENT_LINK, set_up).map_err(Failure::requirement)?;
             server.enter().map_err(Failure::requirement)?;
             let mut server_links = Links::open().map_err(Failure::requirement)?;
             bring_up(&mut server_links, SERVER_LINK, set_up.server)?;
+            sources::lead_back(&mut server_links, SERVER_LINK, set_up).map_err(Failure::requirement)?;
             // A pair that is up still drops its first packets for a moment, which would cost a SYN retry.
             links.wait_running(CLIENT_LINK, LINK_LIMIT).map_err(Failure::requirement)?;
             server_links.wait_running(SERVER_LINK, LINK_LIMIT).map_err(Failure::requirement)?;

@@ -15,6 +15,7 @@ mod private;
 mod run;
 mod schedule;
 mod settings;
+mod sources;
 mod trial;
 
 pub use directory::{DirectoryError, Stored};

@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use telemetry::units::Span;
 use toml::{Table, Value};
 
+use crate::experiment::{Family, Wiring};
+use crate::sources;
+
 /// What settings are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -23,6 +26,8 @@ pub(crate) enum Scope {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) scope: Scope,
+    /// How the ends of a trial are joined, where that is known.
+    pub(crate) wiring: Option<(Wiring, Family)>,
     pub(crate) server: Table,
     pub(crate) loadgen: Table,
     pub(crate) half_open: Table,
@@ -138,6 +143,9 @@ impl Settings {
         check_pair(&server, &loadgen)?;
         let half_open = options::<HalfOpen>("half-open", &self.half_open)?.count;
         check_ports(half_open, self.sysctl.get(PORT_RANGE).map(String::as_str))?;
+        if let (Some(sources), Some((wiring, family))) = (&loadgen.sources, self.wiring) {
+            sources::check(sources, wiring, family)?;
+        }
         Ok(Resolved { scope: self.scope, server, loadgen, half_open, sysctl: self.sysctl.clone() })
     }
 

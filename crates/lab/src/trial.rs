@@ -1,7 +1,7 @@
 //! One trial from the runner's side: start the processes, drive the load, wait until the books stand still, read
 //! them, and see everything gone.
 
-mod addresses;
+pub(crate) mod addresses;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -189,6 +189,7 @@ impl Trial {
             wiring: recipe.wiring,
             server: addresses.server,
             client: addresses.client,
+            sources: recipe.resolved.loadgen.sources.clone(),
             sysctls: recipe.resolved.sysctl.clone(),
         };
         let message = serde_json::to_vec(&set_up).map_err(|error| started.broken("the trial", error.into()))?;

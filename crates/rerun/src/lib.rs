@@ -39,7 +39,7 @@ pub fn in_namespaces(name: &str, own: Own, body: impl FnOnce()) {
         .args(["--user", "--map-root-user", "--net"])
         .args(processes)
         .arg(std::env::current_exe().expect("own path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .output()
         .expect("unshare, of util-linux");

@@ -51,6 +51,11 @@ impl Sources {
         self.0.iter().flat_map(|network| network.hosts_from()).collect()
     }
 
+    /// Every network with the length of its prefix, in order; that of an address alone is a full one.
+    pub fn networks(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        self.0.iter().map(|network| (network.first, network.prefix))
+    }
+
     /// Is it IPv4? All are of one family.
     pub fn is_ipv4(&self) -> bool {
         self.0[0].first.is_ipv4()

@@ -57,6 +57,10 @@ fn verdicts(books: &Snapshot) -> Vec<String> {
             errno.parse().map(std::io::Error::from_raw_os_error).map_or_else(|_| errno.clone(), |e| e.to_string());
         lines.push(format!("               {count:>9}  {text}"));
     }
+    let whole = books.whole();
+    let foretold =
+        books.budget.as_ref().and_then(|budget| budget.beside(whole.planned, whole.verdict(Verdict::NoPorts)));
+    lines.extend(foretold.map(|foretold| format!("  {foretold}")));
     lines
 }
 

@@ -9,4 +9,5 @@ mod ledger;
 mod loadgen;
 mod open_loop;
 mod phantoms;
+mod ports;
 mod support;

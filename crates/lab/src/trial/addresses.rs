@@ -5,13 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::experiment::{Family, Wiring};
 
 /// Addresses and prefix lengths of the two ends.
-pub(super) struct Addresses {
-    pub(super) server: (IpAddr, u8),
+pub(crate) struct Addresses {
+    pub(crate) server: (IpAddr, u8),
     pub(super) client: (IpAddr, u8),
 }
 
 /// Those of a trial, the same in every one: its namespaces are its own.
-pub(super) fn addresses(wiring: Wiring, family: Family) -> Addresses {
+pub(crate) fn addresses(wiring: Wiring, family: Family) -> Addresses {
     let pair =
         |server: IpAddr, client: IpAddr, prefix| Addresses { server: (server, prefix), client: (client, prefix) };
     match (wiring, family) {
