@@ -41,7 +41,7 @@ fn one_source_on_a_link_runs_out_in_the_second_second() {
     );
     assert!(ports.cause.contains("28232 ports towards the target, enough for 471 attempts/s"), "{ports}");
     assert!(ports.cause.contains("they run out 1.41"), "{ports}");
-    assert!(ports.cause.contains("of 1200000 attempts get no-ports"), "{ports}");
+    assert!(ports.cause.contains("of 1200000 attempts get no-ports, late"), "{ports}");
     assert!(ports.hint.contains("give 43 or more --sources"), "{ports}");
 }
 

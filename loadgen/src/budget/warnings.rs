@@ -66,7 +66,9 @@ impl Budget {
         let have = format!("{} {ports} ports towards the target{carry}", sources(self.sources));
         let out = match (self.ports_run_out_after, self.no_ports_expected, self.planned) {
             (Some(after), Some(none), Some(planned)) => {
-                format!("they run out {after} after the start, and about {none} of {planned} attempts get no-ports")
+                format!(
+                    "they run out {after} after the start, and about {none} of {planned} attempts get no-ports, late, since each has looked at all ports first"
+                )
             }
             (Some(after), ..) => format!("they run out {after} after the start"),
             (None, ..) => return None,
