@@ -123,8 +123,10 @@ house_rules() {
     only '\bclap::' '*/src/opts.rs' crates/acceptbench/src/cli.rs crates/telemetry/src/log.rs
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
-    only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs
-    only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process,shared,fork}.rs server/src/uring.rs loadgen/src/uring.rs
+    # The raw client of the peers bench must not share the generator's code, so it has a ring of its own.
+    only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs crates/acceptbench/benches/peers/raw/uring.rs
+    only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process,shared,fork}.rs server/src/uring.rs loadgen/src/uring.rs \
+        crates/acceptbench/benches/peers/raw/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
     [ -z "$found" ] || fail "a module is a file of its own name: $found"
     # Server and load generator meet over TCP; watch knows neither of them, nor experiments.

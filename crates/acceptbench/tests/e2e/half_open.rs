@@ -128,17 +128,22 @@ fn the_syn_queue_holds_backlog_plus_one_or_three_quarters_of_its_sysctl() {
             assert_eq!(trial.server.syn_recv, holds.min(300), "{}", trial.name);
             let (served, timed_out) = (whole.verdict(Verdict::Served), whole.verdict(Verdict::TimedOut));
             assert_eq!(served + timed_out, 40, "{}: {:?}", trial.name, whole.verdicts);
+            // On a busy machine a trial lasts until SYNs are sent again; each is an excess SYN like the first.
+            let again = trial.loadgen.kernel.net.syn_retransmits;
+            let excess = |counted: u64, first: u64| (first..=first + again).contains(&counted);
             if cookies == 0 && holds <= 300 {
                 assert_eq!((served, whole.established), (0, 0), "{}: honest clients stay in SYN_SENT", trial.name);
-                assert_eq!(net.listen_drops, 300 - holds + 40, "{}: every excess SYN", trial.name);
+                let drops = net.listen_drops;
+                assert!(excess(drops, 300 - holds + 40), "{}: every excess SYN: {drops}, {again} again", trial.name);
                 // Only the backlog's own rule has a counter of its own.
                 let counted = if by_backlog <= by_sysctl { net.listen_drops } else { 0 };
                 assert_eq!(net.request_queue_full_drops, counted, "{}", trial.name);
             } else {
                 assert_eq!((served, net.listen_drops), (40, 0), "{}: nobody is kept out", trial.name);
             }
-            let with_cookies = if cookies == 0 || holds > 300 { 0 } else { 300 - holds + 40 };
-            assert_eq!(net.syncookies_sent, with_cookies, "{}", trial.name);
+            let (sent, with_cookies) = (net.syncookies_sent, cookies > 0 && holds <= 300);
+            let as_known = if with_cookies { excess(sent, 300 - holds + 40) } else { sent == 0 };
+            assert!(as_known, "{}: {sent} cookies, {again} SYNs again", trial.name);
         }
     }
 }
