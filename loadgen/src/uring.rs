@@ -36,6 +36,9 @@ const COMPLETIONS: std::ops::RangeInclusive<u32> = 4096..=65_536;
 /// Bytes received at once; no expectation is longer.
 const PIECE: usize = 64;
 
+/// Bytes thrown away at once: with `MSG_TRUNC` of tcp(7) nothing is copied.
+const AT_ONCE: u32 = 1 << 20;
+
 /// How long the kernel may take to end what was cancelled, ns.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
@@ -83,6 +86,8 @@ struct Slot {
     waiting: u8,
     /// Is there a file?
     open: bool,
+    /// Was the connection reset before the kernel said that there was one?
+    reset: bool,
 }
 
 /// A ring and the sockets among its files.
@@ -99,8 +104,8 @@ pub(crate) struct Uring {
     together: bool,
     /// Connects and receives that have not completed, those of attempts that are gone included.
     outstanding: usize,
-    /// What [`Uring::install`] asked for.
-    installed: Option<OwnedFd>,
+    /// What [`Uring::install`] asked for, and for whom.
+    installed: Option<(Token, OwnedFd)>,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
 }
@@ -136,7 +141,8 @@ impl Uring {
             .setup_cqsize(completions)
             .build(REQUESTS)?;
         ring.submitter().register_files_sparse(files)?;
-        let idle = Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false };
+        let idle =
+            Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false, reset: false };
         Ok(Self {
             ring,
             stop,
@@ -209,7 +215,7 @@ impl Uring {
             self.push(&step(say.build(), Step::Say, quiet));
         }
         let waiting = 1 + u8::from(reads);
-        self.slots[index] = Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true };
+        self.slots[index] = Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true, reset: false };
         self.outstanding += usize::from(waiting);
         if reads {
             let read = self.read(token);
@@ -218,11 +224,12 @@ impl Uring {
         Ok(())
     }
 
-    /// A receive into the slot's own bytes.
+    /// A receive into the slot's own bytes; nowhere, when only the other side's end is of interest.
     fn read(&mut self, token: Token) -> Entry {
+        let to_the_end = self.slots[token.index()].wants == Wants::End;
+        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (PIECE as u32, 0) };
         let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
-        let length = u32::try_from(piece.len()).unwrap_or(0);
-        let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), length);
+        let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), most).flags(flags);
         receive.build().user_data(Step::Read.user_data(token))
     }
 
@@ -254,7 +261,7 @@ impl Uring {
         match step {
             Step::Install => {
                 // SAFETY: the kernel has just installed it for us, and its completion is seen once.
-                self.installed = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+                self.installed = (result >= 0).then(|| (token, unsafe { OwnedFd::from_raw_fd(result) }));
                 return None;
             }
             Step::End | Step::Stop => return None,
@@ -264,23 +271,32 @@ impl Uring {
             Step::Say | Step::Connect | Step::Read => self.outstanding -= 1,
         }
         let slot = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)?;
-        if let Some(errno) = errno {
-            slot.waiting = 0;
-            return match (step, errno) {
-                (Step::Open, errno) => Some(Seen::NoSocket(errno)),
-                // Of a receive whose connect failed.
-                (_, Errno::CANCELED) => None,
-                (_, errno) => Some(Seen::Failed(errno)),
-            };
-        }
-        slot.waiting = slot.waiting.saturating_sub(1);
-        if step == Step::Connect {
-            slot.wants = Wants::Answer;
-            return Some(Seen::Connected);
+        slot.waiting = match step {
+            Step::Connect | Step::Read => slot.waiting.saturating_sub(1),
+            _ => 0,
+        };
+        let reset = slot.reset;
+        match (step, errno) {
+            (Step::Open, Some(errno)) => return Some(Seen::NoSocket(errno)),
+            // Of a receive whose connect failed.
+            (_, Some(Errno::CANCELED)) => return None,
+            // The kernel asks for the error before it says that the handshake is over. What came between the two is there.
+            (Step::Connect, Some(Errno::CONNRESET)) if reads > 0 => {
+                slot.reset = true;
+                self.read_on(token);
+                return None;
+            }
+            (Step::Read, Some(_)) if reset => return Some(Seen::Failed(Errno::CONNRESET)),
+            (_, Some(errno)) => return Some(Seen::Failed(errno)),
+            (Step::Connect, None) => {
+                slot.wants = Wants::Answer;
+                return Some(Seen::Connected);
+            }
+            _ => {}
         }
         let came = usize::try_from(result).unwrap_or(0);
         if came == 0 {
-            return Some(Seen::Ended);
+            return Some(if reset { Seen::Failed(Errno::CONNRESET) } else { Seen::Ended });
         }
         if slot.wants != Wants::End {
             let piece = &self.pieces[token.index() * PIECE..][..came.min(PIECE)];
@@ -299,11 +315,21 @@ impl Uring {
         self.push(&install.user_data(Step::Install.user_data(token)));
         self.installed = None;
         self.submit().ok()?;
-        // It completes while it is submitted. Whatever else has completed is told later.
-        while let Some(told) = self.next_completed() {
-            self.untold.push_back(told);
+        // It completes while it is submitted.
+        self.take_in();
+        self.installed.take().filter(|(of, _)| *of == token).map(|(_, socket)| socket)
+    }
+
+    /// Takes everything that has completed, to be told later. What the kernel had no room for follows what there was.
+    fn take_in(&mut self) {
+        loop {
+            while let Some(told) = self.next_completed() {
+                self.untold.push_back(told);
+            }
+            if !self.ring.submission().cq_overflow() || self.submit().is_err() {
+                return;
+            }
         }
-        self.installed.take()
     }
 }
 
@@ -366,12 +392,14 @@ impl Reactor for Uring {
     }
 
     fn look_again(&mut self, token: Token) -> Option<Seen> {
-        if self.ring.submission().taskrun() {
+        // A call carries every chain one request on.
+        for _ in 0..=self.plan.options.len() + 6 {
+            if !self.ring.submission().taskrun() {
+                break;
+            }
             self.submit().ok()?;
         }
-        while let Some(told) = self.next_completed() {
-            self.untold.push_back(told);
-        }
+        self.take_in();
         let at = self.untold.iter().position(|(of, _)| *of == token)?;
         self.untold.remove(at).map(|(_, seen)| seen)
     }
@@ -399,18 +427,22 @@ impl Reactor for Uring {
 
     fn close(&mut self, token: Token, fit: bool) {
         let index = token.index();
-        let Slot { waiting, open, .. } = self.slots[index];
+        let Slot { waiting, open, wants, .. } = self.slots[index];
         self.slots[index].token = Token::NONE;
         if !open || self.room_for(2).is_err() {
             return;
         }
         let (file, end) = (Fixed(token.slot), Step::End.user_data(token));
         if waiting > 0 {
-            // A request holds its file: without its end the socket would outlive the close. Hard-linked, for it may have
-            // just completed.
+            // A request holds its file: without its end the socket would outlive the close. Not linked to what follows: the
+            // second of two linked requests is carried out after everything that is submitted with them, and would close
+            // what the slot's next attempt has opened by then. Each by itself, they are carried out in this order.
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(file).all()).build();
-            self.push(&cancel.user_data(end).flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS));
-        } else if fit && self.plan.opts.sockets == Sockets::Reused {
+            self.push(&cancel.user_data(end).flags(Flags::SKIP_SUCCESS));
+        }
+        // While a chain is under way, its rest might find the socket's next life.
+        let chain_is_over = waiting == 0 || wants == Wants::End;
+        if fit && chain_is_over && self.plan.opts.sockets == Sockets::Reused {
             let disconnect = opcode::Connect::new(file, &raw const NOWHERE, NOWHERE_LENGTH).build();
             self.push(&disconnect.user_data(end).flags(Flags::SKIP_SUCCESS));
             return;
@@ -436,6 +468,15 @@ impl Reactor for Uring {
         }
         // Files that were closed last are put at the return from a system call.
         self.submit()
+    }
+}
+
+impl Drop for Uring {
+    /// Where the kernel did not let go of the receives in time, it gets to keep what they write to.
+    fn drop(&mut self) {
+        if self.outstanding > 0 {
+            Box::leak(std::mem::take(&mut self.pieces));
+        }
     }
 }
 
