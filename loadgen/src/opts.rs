@@ -81,7 +81,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SPIN", value_name = "TIME", default_value_t = Opts::default().spin)]
     pub spin: Spin,
     /// A socket per attempt (fresh), or sockets that are disconnected and connected again (reused, by connect(2) to
-    /// `AF_UNSPEC`): another life of a socket, with its own port throughout. Never compare the two.
+    /// `AF_UNSPEC`): another life of the same socket. Never compare the two.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOCKETS", value_name = "WHICH", default_value_t = Opts::default().sockets)]
     pub sockets: Sockets,
     /// Send the first bytes in the SYN (`TCP_FASTOPEN`); with confirm reply.
