@@ -123,7 +123,7 @@ house_rules() {
     only '\bclap::' '*/src/opts.rs' crates/acceptbench/src/cli.rs crates/telemetry/src/log.rs
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
-    only '\bio_uring::' server/src/uring.rs loadgen/src/uring.rs
+    only '\bio_uring::' server/src/uring.rs 'loadgen/src/uring*'
     only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process,shared,fork}.rs server/src/uring.rs loadgen/src/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
     [ -z "$found" ] || fail "a module is a file of its own name: $found"

@@ -8,6 +8,10 @@
 //! an attempt took leaves room for doubt. Needs Linux 6.8 (`FIXED_FD_INSTALL`), for sources 6.11 (`BIND`).
 #![expect(unsafe_code, reason = "requests refer to memory that the kernel reads and writes later")]
 
+mod needs;
+mod requests;
+mod step;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
 use kernel::process::monotonic_ns;
 use rustix::io::Errno;
 use socket2::SockAddr;
@@ -26,6 +30,9 @@ use crate::attempt::NotIssued;
 use crate::opts::{ArrivalKind, Confirm, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+
+pub(crate) use needs::{lacks, most_files};
+use step::Step;
 
 /// Requests that may wait for submission; a chain must fit.
 const REQUESTS: u32 = 1024;
@@ -36,45 +43,12 @@ const COMPLETIONS: std::ops::RangeInclusive<u32> = 4096..=65_536;
 /// Bytes received at once; no expectation is longer.
 const PIECE: usize = 64;
 
-/// Bytes thrown away at once: with `MSG_TRUNC` of tcp(7) nothing is copied.
-const AT_ONCE: u32 = 1 << 20;
-
 /// How long the kernel may take to end what was cancelled, ns.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// What disconnects a socket: an address of the family `AF_UNSPEC`, 0.
 const NOWHERE_LENGTH: libc::socklen_t = 16;
 static NOWHERE: libc::sockaddr = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
-
-/// What a completion is of, in bits 24 to 31 of its user data, between the slot and the generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Step {
-    /// Socket, options, bind: completes when it failed.
-    Open,
-    Connect,
-    /// Completes when it failed.
-    Say,
-    Read,
-    Install,
-    /// Its failure changes nothing: the file was closed already.
-    End,
-    /// Somebody asked the worker to stop.
-    Stop,
-}
-
-const STEPS: [Step; 7] = [Step::Open, Step::Connect, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
-
-impl Step {
-    fn user_data(self, token: Token) -> u64 {
-        u64::from(token) | u64::from(self as u8) << 24
-    }
-
-    fn of(user_data: u64) -> Option<(Self, Token)> {
-        let step = STEPS.get(usize::from(user_data.to_le_bytes()[3]))?;
-        Some((*step, Token::from(user_data & !0xff00_0000)))
-    }
-}
 
 /// What there is of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -108,24 +82,6 @@ pub(crate) struct Uring {
     installed: Option<(Token, OwnedFd)>,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
-}
-
-/// What the engine lacks here for this plan, in words; `None` when it will do.
-pub(crate) fn lacks(sources: bool) -> Option<String> {
-    let supports = |code: u8| {
-        let mut probe = Probe::new();
-        IoUring::new(1)?.submitter().register_probe(&mut probe)?;
-        io::Result::Ok(probe.is_supported(code))
-    };
-    if let Err(error) = kernel::process::io_uring_works() {
-        return Some(format!("io_uring, which this kernel or container refuses ({error})"));
-    }
-    match (supports(opcode::FixedFdInstall::CODE), supports(opcode::Bind::CODE)) {
-        (Err(error), _) | (_, Err(error)) => Some(format!("io_uring, which does not work here ({error})")),
-        (Ok(false), _) => Some("io_uring of Linux 6.8 or newer".to_owned()),
-        (_, Ok(false)) if sources => Some("io_uring of Linux 6.11 or newer for sources".to_owned()),
-        _ => None,
-    }
 }
 
 impl Uring {
@@ -178,68 +134,6 @@ impl Uring {
 
     fn submit(&mut self) -> io::Result<()> {
         settle(self.ring.submit())
-    }
-
-    /// The chain of an attempt.
-    fn push_attempt(&mut self, token: Token, source: Option<usize>) -> io::Result<()> {
-        let plan = Arc::clone(&self.plan);
-        let (quiet, index) = (Flags::IO_LINK | Flags::SKIP_SUCCESS, token.index());
-        let file = Fixed(token.slot);
-        let reads = plan.opts.confirm != Confirm::None;
-        self.room_for(plan.options.len() + 6)?;
-        let step = |entry: Entry, step: Step, flags: Flags| entry.user_data(step.user_data(token)).flags(flags);
-        if !self.slots[index].open {
-            let family = if self.target.0.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-            let place = DestinationSlot::try_from_slot_target(token.slot).map_err(|_| io::Error::other("no slot"))?;
-            let socket = opcode::Socket::new(family, libc::SOCK_STREAM, libc::IPPROTO_TCP).file_index(Some(place));
-            self.push(&step(socket.build(), Step::Open, quiet));
-            for option in &*plan.options {
-                let (level, name) = option.level_and_name();
-                let value = option.value();
-                let length = u32::try_from(size_of_val(value)).unwrap_or(0);
-                let set = opcode::SetSockOpt::new(file, level, name, value.as_ptr().cast(), length);
-                self.push(&step(set.build(), Step::Open, quiet));
-            }
-            if let Some(from) = source.map(|number| &self.sources[number]) {
-                let bind = opcode::Bind::new(file, from.as_ptr().cast(), from.len());
-                self.push(&step(bind.build(), Step::Open, quiet));
-            }
-        }
-        let connect = opcode::Connect::new(file, self.target.1.as_ptr().cast(), self.target.1.len());
-        let link = if reads { Flags::IO_LINK } else { Flags::empty() };
-        self.push(&step(connect.build(), Step::Connect, link));
-        if plan.opts.confirm == Confirm::Reply {
-            let message = plan.opts.send.bytes();
-            let length = u32::try_from(message.len()).unwrap_or(0);
-            let say = opcode::Send::new(file, message.as_ptr(), length).flags(libc::MSG_NOSIGNAL);
-            self.push(&step(say.build(), Step::Say, quiet));
-        }
-        let waiting = 1 + u8::from(reads);
-        self.slots[index] = Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true, reset: false };
-        self.outstanding += usize::from(waiting);
-        if reads {
-            let read = self.read(token);
-            self.push(&read);
-        }
-        Ok(())
-    }
-
-    /// A receive into the slot's own bytes; nowhere, when only the other side's end is of interest.
-    fn read(&mut self, token: Token) -> Entry {
-        let to_the_end = self.slots[token.index()].wants == Wants::End;
-        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (PIECE as u32, 0) };
-        let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
-        let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), most).flags(flags);
-        receive.build().user_data(Step::Read.user_data(token))
-    }
-
-    fn read_on(&mut self, token: Token) {
-        if self.room_for(1).is_ok() {
-            let read = self.read(token);
-            self.push(&read);
-            self.slots[token.index()].waiting += 1;
-            self.outstanding += 1;
-        }
     }
 
     /// The next completion that says something of an attempt.
@@ -486,19 +380,5 @@ impl std::fmt::Debug for Uring {
             .field("ring", &self.ring.as_raw_fd())
             .field("slots", &self.slots.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_completion_tells_its_step_and_its_attempt() {
-        let token = Token { slot: 0x00ab_cdef, generation: 0xffff_fffe };
-        for step in STEPS {
-            assert_eq!(Step::of(step.user_data(token)), Some((step, token)));
-        }
-        assert_eq!(Step::of(0xff00_0000), None);
     }
 }

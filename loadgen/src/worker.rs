@@ -70,9 +70,9 @@ impl Counts {
 /// What a worker may have open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
-    /// Attempts in flight, held ones included.
-    pub(crate) in_flight: usize,
-    /// Connections held, at most.
+    /// Sockets, those of kept connections included.
+    pub(crate) open: usize,
+    /// Connections kept, at most.
     pub(crate) keep: Option<usize>,
 }
 
@@ -199,7 +199,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             if now < self.origin {
                 return Some(self.origin);
             }
-            if self.attempts.len() >= self.share.in_flight {
+            if self.attempts.len() >= self.share.open {
                 return Some(end);
             }
             let phase = u8::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
@@ -211,7 +211,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     fn issue(&mut self, planned: u64, phase: u8, counts: &Counts) {
         let tally = &counts.phases[usize::from(phase)];
         tally.planned.add(1);
-        if self.attempts.len() >= self.share.in_flight {
+        if self.attempts.len() >= self.share.open {
             tally.conclude(Verdict::Shed);
             return;
         }

@@ -85,6 +85,18 @@ with_both_engines! {
         assert_eq!((counters().active_opens, counters().passive_opens, sockets("established")), (2000, 2000, 0));
     }
 
+    fn what_is_kept_is_not_in_flight(engine) {
+        let server = serve(nobody(), |connection| greet_and_wait(&connection));
+        let books = run(opts(engine, nobody(), |opts| {
+            opts.rate = "400".parse().expect("a rate");
+            opts.keep = "100".parse().ok();
+            opts.max_in_flight = "60".parse().expect("a count");
+        }));
+        let measured = &books.measured;
+        assert_eq!((measured.verdict(Verdict::Served), measured.verdict(Verdict::Shed)), (80, 0), "{:?}", measured.verdicts);
+        done(&server, 80);
+    }
+
     fn what_the_other_side_ends_is_lost_and_its_slot_free(engine) {
         let server = serve(nobody(), |connection| greet(&connection));
         let books = run(opts(engine, nobody(), |opts| {
