@@ -31,6 +31,10 @@ const WAKE_UP: u64 = u64::MAX;
 /// Bytes read at once; no expectation is longer.
 const PIECE: usize = 64;
 
+/// Bytes read at once to be thrown away, and how often before others have their turn.
+const SCRAP: usize = 16 * 1024;
+const SCRAPS: usize = 16;
+
 /// `MSG_FASTOPEN` of sendto(2), not in rustix.
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
 
@@ -41,8 +45,10 @@ struct Slot {
     token: Token,
     wants: Wants,
     matched: u8,
-    /// Has the client said what it has to say?
-    spoken: bool,
+    /// Bytes of what the client has to say that it has said.
+    said: usize,
+    /// Is there more to be thrown away? No event will tell.
+    more: bool,
     /// Is the socket in the set?
     watched: bool,
 }
@@ -61,6 +67,8 @@ pub(crate) struct Epoll {
     looked_at: usize,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
+    /// Who has more to be thrown away.
+    unfinished: Vec<Token>,
     /// Instead of `epoll_pwait2(2)`.
     timer: Option<OwnedFd>,
 }
@@ -78,6 +86,7 @@ impl Epoll {
             events: Vec::with_capacity(EVENTS),
             looked_at: 0,
             untold: VecDeque::new(),
+            unfinished: Vec::new(),
             timer: None,
         })
     }
@@ -110,8 +119,8 @@ impl Epoll {
         let Some(socket) = self.slots[index].socket.as_ref() else { return Ok(()) };
         if self.plan.opts.fastopen {
             let sent = sendto(socket, self.plan.opts.send.bytes(), FAST_OPEN | SendFlags::NOSIGNAL, &target);
-            // EINPROGRESS: there is no cookie yet, and the SYN went without the bytes.
-            self.slots[index].spoken = sent.is_ok();
+            // EINPROGRESS: there is no cookie yet, and the SYN went without the bytes. What does not fit one follows later.
+            self.slots[index].said = sent.unwrap_or(0);
             return sent.map(drop).or_else(|errno| if errno == Errno::INPROGRESS { Ok(()) } else { Err(errno) });
         }
         match connect(socket, &target) {
@@ -128,7 +137,7 @@ impl Epoll {
         let connecting = slot.wants == Wants::Connection;
         let readable = flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP);
         let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
-        if connecting && !broken && confirm == Confirm::Reply && !slot.spoken {
+        if connecting && !broken && confirm == Confirm::Reply {
             slot.speak(plan.opts.send.bytes());
         }
         // A byte that came before a reset still counts: read first.
@@ -140,6 +149,9 @@ impl Epoll {
             None
         };
         if !connecting || matches!(read, Some(Seen::Failed(_))) {
+            if slot.more {
+                self.unfinished.push(token);
+            }
             return read;
         }
         slot.wants = Wants::Answer;
@@ -182,37 +194,64 @@ fn prepare(plan: &Plan, socket: BorrowedFd<'_>, source: Option<usize>) -> Result
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { socket: None, token: Token::NONE, wants: Wants::Connection, matched: 0, spoken: false, watched: false }
+        Self {
+            socket: None,
+            token: Token::NONE,
+            wants: Wants::Connection,
+            matched: 0,
+            said: 0,
+            more: false,
+            watched: false,
+        }
     }
 }
 
 impl Slot {
-    /// Sends the client's first bytes. They fit any send buffer; a failure shows when the answer is read.
+    /// Sends what is left of the client's first bytes. They fit any send buffer; a failure shows when the answer is read.
     fn speak(&mut self, message: &[u8]) {
-        self.spoken = true;
-        if let Some(socket) = &self.socket {
-            let _ = send(socket, message, SendFlags::NOSIGNAL);
+        let rest = message.get(self.said..).unwrap_or_default();
+        self.said = message.len();
+        if let (Some(socket), false) = (&self.socket, rest.is_empty()) {
+            let _ = send(socket, rest, SendFlags::NOSIGNAL);
         }
     }
 
     /// Reads until nothing is left, or until the attempt has what it waits for. While it is connecting nothing but a
     /// failure tells that it is not connected.
     fn read(&mut self, expected: &[u8]) -> Option<Seen> {
+        if self.wants == Wants::End {
+            return self.throw_away();
+        }
         let mut piece = [0; PIECE];
         loop {
             match recv(self.socket.as_ref()?, &mut piece, RecvFlags::empty()) {
                 Ok((0, _)) => return Some(Seen::Ended),
-                Ok((length, _)) if self.wants != Wants::End => {
+                Ok((length, _)) => {
                     if let Some(seen) = compare(expected, &mut self.matched, &piece[..length]) {
                         return Some(seen);
                     }
                 }
-                Ok(_) => {}
                 // ENOTCONN: the handshake is not over.
                 Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return None,
                 Err(errno) => return Some(Seen::Failed(errno)),
             }
         }
+    }
+
+    /// Reads what nobody wants, up to the other side's end. One that never ends and never pauses must not stop the worker.
+    fn throw_away(&mut self) -> Option<Seen> {
+        let mut scrap = [MaybeUninit::<u8>::uninit(); SCRAP];
+        self.more = false;
+        for _ in 0..SCRAPS {
+            match recv(self.socket.as_ref()?, &mut scrap, RecvFlags::empty()) {
+                Ok((_, 0)) => return Some(Seen::Ended),
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return None,
+                Err(errno) => return Some(Seen::Failed(errno)),
+            }
+        }
+        self.more = true;
+        None
     }
 }
 
@@ -244,7 +283,8 @@ impl Reactor for Epoll {
     fn wait(&mut self, until: Option<u64>) -> io::Result<()> {
         self.events.clear();
         self.looked_at = 0;
-        let until = if self.untold.is_empty() { until } else { Some(0) };
+        let until = if self.untold.is_empty() && self.unfinished.is_empty() { until } else { Some(0) };
+        self.events.extend(self.unfinished.drain(..).map(|token| (token.into(), epoll::EventFlags::IN)));
         if self.timer.is_some() {
             return self.wait_by_timer(until);
         }
@@ -303,7 +343,10 @@ impl Reactor for Epoll {
         let Some(slot) = self.slot(token) else { return };
         slot.wants = Wants::End;
         // The edge may have been before.
-        let ended = slot.read(&[]);
+        let ended = slot.throw_away();
+        if slot.more {
+            self.unfinished.push(token);
+        }
         self.untold.extend(ended.map(|ended| (token, ended)));
     }
 
@@ -326,5 +369,44 @@ impl Reactor for Epoll {
     fn finish(&mut self) -> io::Result<()> {
         self.slots.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use telemetry::Stop;
+
+    use super::*;
+    use crate::opts::Opts;
+    use crate::plan::Machine;
+
+    #[test]
+    fn where_epoll_pwait2_is_refused_a_timer_wakes_the_worker() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let target = listener.local_addr().expect("an address");
+        let plan = Plan::new(Opts { target: target.into(), ..Opts::default() }, &Machine::read()).expect("a load");
+        let stop = Stop::new();
+        let mut epoll = Epoll::new(Arc::new(plan), stop.eventfd().expect("a descriptor")).expect("a set");
+        // From the first refusal on every wait is one of these.
+        epoll.wait_by_timer(Some(0)).expect("a look");
+        assert!(epoll.timer.is_some());
+        for ms in [1, 20, 3] {
+            let until = monotonic_ns() + ms * 1_000_000;
+            epoll.wait(Some(until)).expect("a wait");
+            assert!(monotonic_ns() >= until, "{ms} ms were not waited for");
+            assert_eq!(epoll.next(), None);
+        }
+        let token = Token { slot: 0, generation: 1 };
+        epoll.open(token, target, None).expect("an attempt");
+        epoll.wait(Some(monotonic_ns() + 60_000_000_000)).expect("a wait");
+        assert_eq!(epoll.next(), Some((token, Seen::Connected)), "before the time is up");
+        listener.accept().expect("a connection").0.write_all(b"a").expect("a byte");
+        epoll.wait(None).expect("a wait");
+        assert_eq!(epoll.next(), Some((token, Seen::Answered)), "without a time");
+        stop.request();
+        epoll.wait(None).expect("a stop wakes it");
     }
 }

@@ -67,7 +67,8 @@ pub struct Opts {
     /// Threads that open connections: a number, or `auto` for one per CPU.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_WORKERS", value_name = "N", default_value_t = Opts::default().workers)]
     pub workers: AutoCount,
-    /// How sockets are driven: `io-uring`, `epoll`, or `auto`, which is the first of them that can do what is asked here.
+    /// How sockets are driven: `io-uring`, `epoll`, or `auto`: io-uring in a closed loop where it can do what is asked here,
+    /// else epoll.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_ENGINE", value_name = "ENGINE", default_value_t = Opts::default().engine)]
     pub engine: Engine,
     /// CPUs that workers are pinned to: off, auto (one each, round and round) or a list (0,2-3).
@@ -81,7 +82,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SPIN", value_name = "TIME", default_value_t = Opts::default().spin)]
     pub spin: Spin,
     /// A socket per attempt (fresh), or sockets that are disconnected and connected again (reused, by connect(2) to
-    /// `AF_UNSPEC`): another life of a socket, with its own port throughout. Never compare the two.
+    /// `AF_UNSPEC`): another life of the same socket. Never compare the two.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOCKETS", value_name = "WHICH", default_value_t = Opts::default().sockets)]
     pub sockets: Sockets,
     /// Send the first bytes in the SYN (`TCP_FASTOPEN`); with confirm reply.
@@ -238,7 +239,7 @@ pub enum Close {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
-    /// `io-uring` where the kernel has it and it can do what is asked, else `epoll`.
+    /// `io-uring` in a closed loop, where the kernel has it and it can do what is asked, else `epoll`.
     Auto,
     /// `io_uring(7)`: a linked chain of requests per attempt on a registered file. Linux 6.8.
     IoUring,

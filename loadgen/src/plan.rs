@@ -1,6 +1,9 @@
 //! From what was typed to what will be done: the target resolved, the workers counted, and what can never work refused
 //! before the first SYN. What may run out is reckoned in [`crate::budget`].
 
+mod contradictions;
+mod sockets;
+
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -10,8 +13,11 @@ use thiserror::Error;
 
 use crate::arrivals::simultaneous;
 use crate::budget::{Budget, Facts, RESERVED_FDS};
-use crate::opts::{ArrivalKind, AutoCount, Close, Confirm, Engine, Opts, PortRange, RunTime, Shard, Sockets};
-use crate::{sources, uring};
+use crate::opts::{ArrivalKind, AutoCount, Engine, Opts, PortRange, RunTime, Shard};
+use crate::sources;
+
+pub use contradictions::check;
+use sockets::{engine, options, port_range};
 
 /// More threads than any machine of today schedules usefully; almost always a typing error.
 const MAX_WORKERS: u32 = 1024;
@@ -153,69 +159,6 @@ impl PlanError {
     }
 }
 
-/// What can be checked without a machine: used before a run, on every cell of an experiment.
-///
-/// # Errors
-/// The first setting that can never work.
-pub fn check(opts: &Opts) -> Result<(), PlanError> {
-    if opts.deadline.as_ns() == 0 {
-        return Err(PlanError::Deadline);
-    }
-    if let ArrivalKind::Closed(n) = opts.arrivals {
-        if let Some(shard) = opts.shard {
-            return Err(PlanError::Shard(shard));
-        }
-        if let AutoCount::Exactly(bound) = opts.max_in_flight
-            && bound < n
-        {
-            return Err(PlanError::Closed { bound: bound.get(), closed: n.get() });
-        }
-    }
-    if let Some(contradiction) = contradiction(opts) {
-        return Err(PlanError::Contradiction(contradiction));
-    }
-    match opts.workers {
-        AutoCount::Exactly(n) if n.get() > MAX_WORKERS => Err(PlanError::Workers(n.get())),
-        _ => Ok(()),
-    }
-}
-
-/// Settings that cannot work together, in words.
-fn contradiction(opts: &Opts) -> Option<String> {
-    let defaults = Opts::default();
-    let reused = opts.sockets == Sockets::Reused;
-    let rules = [
-        (
-            opts.send != defaults.send && opts.confirm != Confirm::Reply,
-            "send is what the client says first, and with confirm greeting or none it says nothing; set confirm to reply",
-        ),
-        (
-            opts.expect != defaults.expect && opts.confirm == Confirm::None,
-            "expect compares what comes first, and with confirm none nothing is waited for; set confirm to reply or greeting",
-        ),
-        (
-            opts.fastopen && opts.confirm != Confirm::Reply,
-            "fastopen sends the client's first bytes in the SYN, so it needs confirm reply",
-        ),
-        (
-            opts.fastopen && opts.engine == Engine::IoUring,
-            "fastopen is beyond engine io-uring; use engine epoll, or auto",
-        ),
-        (reused && opts.close != Close::Reset, "sockets reused are disconnected by a RST, so close must be reset"),
-        (reused && opts.fastopen, "sockets reused cannot have fastopen"),
-        (
-            opts.keep.is_some() && matches!(opts.arrivals, ArrivalKind::Closed(_)),
-            "keep holds connections beyond their attempt, which arrivals closed:N count as in flight; use hold, or another N",
-        ),
-        (
-            opts.user_timeout
-                .is_some_and(|span| span.as_ns() < 1_000_000 || span.as_ns() / 1_000_000 > i32::MAX as u64),
-            "user-timeout is a number of ms, 1 or more",
-        ),
-    ];
-    rules.into_iter().find(|(broken, _)| *broken).map(|(_, words)| words.to_owned())
-}
-
 /// Descriptors that cannot be had: a burst, connections kept, or an explicit bound on attempts in flight, beyond the limit. `half_open`
 /// sockets are kept beside them.
 ///
@@ -328,54 +271,6 @@ fn sources_of(opts: &Opts, target: SocketAddr) -> Result<Arc<[IpAddr]>, PlanErro
         return Err(PlanError::Family { sources: sources.to_string(), target });
     }
     Ok(sources.addresses().into())
-}
-
-/// The range of ports each socket is given: the one asked for, or the whole of the kernel's where ports stay in use after
-/// an attempt (`TIME_WAIT`), since the search in a range of one's own does not slow down at its half.
-fn port_range(opts: &Opts, machine: &Machine) -> Result<Option<PortRange>, PlanError> {
-    let kernels = machine.ports.map(|(low, high)| PortRange { low, high });
-    match (opts.source_ports, kernels) {
-        (Some(asked), Some(kernels)) if asked.low < kernels.low || asked.high > kernels.high => {
-            Err(PlanError::Sources(format!(
-                "source-ports {asked} lies outside net.ipv4.ip_local_port_range {kernels}, and the kernel would ignore it; \
-                 widen the sysctl or choose ports within"
-            )))
-        }
-        (Some(asked), _) => Ok(Some(asked)),
-        (None, kernels) if opts.close == Close::Fin && kernel_has_port_ranges() => Ok(kernels),
-        (None, _) => Ok(None),
-    }
-}
-
-/// `IP_LOCAL_PORT_RANGE`, Linux 6.3.
-fn kernel_has_port_ranges() -> bool {
-    sources::check(&[], &[SocketOption::local_port_range(1, u16::MAX)]).is_ok()
-}
-
-/// What every new socket is given before it connects.
-fn options(opts: &Opts, ports: Option<PortRange>) -> Arc<[SocketOption]> {
-    let reset = (opts.close == Close::Reset && opts.sockets == Sockets::Fresh).then(SocketOption::reset_on_close);
-    let no_port = opts.sources.as_ref().map(|_| SocketOption::bind_address_no_port());
-    let ports = ports.map(|range| SocketOption::local_port_range(range.low, range.high));
-    let retries = opts.syn_retries.map(|retries| SocketOption::syn_count(retries.get()));
-    let timeout = opts
-        .user_timeout
-        .map(|span| SocketOption::user_timeout(u32::try_from(span.as_ns() / 1_000_000).unwrap_or(u32::MAX)));
-    [reset, no_port, ports, retries, timeout].into_iter().flatten().collect()
-}
-
-/// The engine that can do what is asked here.
-fn engine(opts: &Opts, sources: bool, self_connect_possible: bool) -> Result<Engine, PlanError> {
-    match opts.engine {
-        Engine::Epoll => Ok(Engine::Epoll),
-        Engine::IoUring => match uring::lacks(sources) {
-            None => Ok(Engine::IoUring),
-            Some(needs) => Err(PlanError::Engine { engine: opts.engine, needs }),
-        },
-        // With io_uring every attempt that might have met itself would cost a descriptor of its own to ask.
-        Engine::Auto if opts.fastopen || self_connect_possible || uring::lacks(sources).is_some() => Ok(Engine::Epoll),
-        Engine::Auto => Ok(Engine::IoUring),
-    }
 }
 
 /// Attempts in flight that an arrival process allows at most.

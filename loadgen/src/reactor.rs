@@ -123,23 +123,4 @@ pub(crate) trait Reactor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_numbers_and_back() {
-        let token = Token { slot: 77, generation: 3 };
-        assert_eq!(Token::from(u64::from(token)), token);
-        assert_eq!(u64::from(token), 0x3_0000_004d);
-    }
-
-    #[test]
-    fn an_answer_may_come_in_pieces() {
-        let mut matched = 0;
-        assert_eq!(compare(b"HTTP/1.1 200", &mut matched, b"HT"), None);
-        assert_eq!(compare(b"HTTP/1.1 200", &mut matched, b"TP/1.1 2"), None);
-        assert_eq!(compare(b"HTTP/1.1 200", &mut matched, b"00 OK\r\n"), Some(Seen::Answered));
-        assert_eq!(compare(b"HTTP/1.1 200", &mut 9, b"404"), Some(Seen::WrongAnswer));
-        assert_eq!(compare(b"", &mut 0, b"x"), Some(Seen::Answered));
-    }
-}
+mod tests;

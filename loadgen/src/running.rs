@@ -18,11 +18,11 @@ use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
 use crate::opts::{Engine, Scheduling, Shard};
 use crate::plan::Plan;
-use crate::reactor::Reactor;
+use crate::reactor::{MOST_SLOTS, Reactor};
 use crate::snapshot::{PhaseCounts, Snapshot};
 use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
-use crate::uring::Uring;
+use crate::uring::{Uring, most_files};
 use crate::worker::{Counts, Share, Worker};
 
 /// Why a generator could not start.
@@ -153,16 +153,17 @@ impl Generator {
         let (part, parts) = plan.opts.shard.map_or((0, 1), Shard::place);
         for (index, counts) in counts.into_iter().enumerate() {
             let arrivals = stream.clone().shard(part + parts * index, parts * plan.workers);
-            let share = Share {
-                in_flight: share(plan.max_in_flight, index, plan.workers),
-                keep: plan.opts.keep.map(|keep| share(keep.get() as usize, index, plan.workers)),
-            };
+            let keep = plan.opts.keep.map(|keep| share(keep.get() as usize, index, plan.workers));
+            // What is kept has descriptors of its own in the plan.
+            let open = share(plan.max_in_flight, index, plan.workers) + keep.unwrap_or(0);
+            let open = open.min(if plan.engine == Engine::IoUring { most_files(&plan) } else { MOST_SLOTS });
+            let share = Share { open, keep };
             let aim = Aim::new(Arc::clone(&target));
             let sources = Sources::new(&plan, part + parts * index, parts * plan.workers);
             let stop_fd = stop_fd()?;
             let place = Place { gate: Arc::clone(&gate), shared: Arc::clone(&shared), counts, index };
             let thread = if plan.engine == Engine::IoUring {
-                let reactor = Uring::new(Arc::clone(&plan), share.in_flight, stop_fd);
+                let reactor = Uring::new(Arc::clone(&plan), share.open, stop_fd);
                 let reactor = reactor.map_err(|source| StartError { what: "io_uring", source })?;
                 place.start(Worker::new(Arc::clone(&plan), aim, sources, arrivals, share, (stop.clone(), reactor)))
             } else {

@@ -8,6 +8,10 @@
 //! an attempt took leaves room for doubt. Needs Linux 6.8 (`FIXED_FD_INSTALL`), for sources 6.11 (`BIND`).
 #![expect(unsafe_code, reason = "requests refer to memory that the kernel reads and writes later")]
 
+mod needs;
+mod requests;
+mod step;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
 use kernel::process::monotonic_ns;
 use rustix::io::Errno;
 use socket2::SockAddr;
@@ -26,6 +30,9 @@ use crate::attempt::NotIssued;
 use crate::opts::{ArrivalKind, Confirm, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+
+pub(crate) use needs::{lacks, most_files};
+use step::Step;
 
 /// Requests that may wait for submission; a chain must fit.
 const REQUESTS: u32 = 1024;
@@ -43,36 +50,6 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 const NOWHERE_LENGTH: libc::socklen_t = 16;
 static NOWHERE: libc::sockaddr = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
 
-/// What a completion is of, in bits 24 to 31 of its user data, between the slot and the generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Step {
-    /// Socket, options, bind: completes when it failed.
-    Open,
-    Connect,
-    /// Completes when it failed.
-    Say,
-    Read,
-    Install,
-    /// Its failure changes nothing: the file was closed already.
-    End,
-    /// Somebody asked the worker to stop.
-    Stop,
-}
-
-const STEPS: [Step; 7] = [Step::Open, Step::Connect, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
-
-impl Step {
-    fn user_data(self, token: Token) -> u64 {
-        u64::from(token) | u64::from(self as u8) << 24
-    }
-
-    fn of(user_data: u64) -> Option<(Self, Token)> {
-        let step = STEPS.get(usize::from(user_data.to_le_bytes()[3]))?;
-        Some((*step, Token::from(user_data & !0xff00_0000)))
-    }
-}
-
 /// What there is of one slot.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -83,6 +60,8 @@ struct Slot {
     waiting: u8,
     /// Is there a file?
     open: bool,
+    /// Was the connection reset before the kernel said that there was one?
+    reset: bool,
 }
 
 /// A ring and the sockets among its files.
@@ -99,28 +78,10 @@ pub(crate) struct Uring {
     together: bool,
     /// Connects and receives that have not completed, those of attempts that are gone included.
     outstanding: usize,
-    /// What [`Uring::install`] asked for.
-    installed: Option<OwnedFd>,
+    /// What [`Uring::install`] asked for, and for whom.
+    installed: Option<(Token, OwnedFd)>,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
-}
-
-/// What the engine lacks here for this plan, in words; `None` when it will do.
-pub(crate) fn lacks(sources: bool) -> Option<String> {
-    let supports = |code: u8| {
-        let mut probe = Probe::new();
-        IoUring::new(1)?.submitter().register_probe(&mut probe)?;
-        io::Result::Ok(probe.is_supported(code))
-    };
-    if let Err(error) = kernel::process::io_uring_works() {
-        return Some(format!("io_uring, which this kernel or container refuses ({error})"));
-    }
-    match (supports(opcode::FixedFdInstall::CODE), supports(opcode::Bind::CODE)) {
-        (Err(error), _) | (_, Err(error)) => Some(format!("io_uring, which does not work here ({error})")),
-        (Ok(false), _) => Some("io_uring of Linux 6.8 or newer".to_owned()),
-        (_, Ok(false)) if sources => Some("io_uring of Linux 6.11 or newer for sources".to_owned()),
-        _ => None,
-    }
 }
 
 impl Uring {
@@ -136,7 +97,8 @@ impl Uring {
             .setup_cqsize(completions)
             .build(REQUESTS)?;
         ring.submitter().register_files_sparse(files)?;
-        let idle = Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false };
+        let idle =
+            Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false, reset: false };
         Ok(Self {
             ring,
             stop,
@@ -174,67 +136,6 @@ impl Uring {
         settle(self.ring.submit())
     }
 
-    /// The chain of an attempt.
-    fn push_attempt(&mut self, token: Token, source: Option<usize>) -> io::Result<()> {
-        let plan = Arc::clone(&self.plan);
-        let (quiet, index) = (Flags::IO_LINK | Flags::SKIP_SUCCESS, token.index());
-        let file = Fixed(token.slot);
-        let reads = plan.opts.confirm != Confirm::None;
-        self.room_for(plan.options.len() + 6)?;
-        let step = |entry: Entry, step: Step, flags: Flags| entry.user_data(step.user_data(token)).flags(flags);
-        if !self.slots[index].open {
-            let family = if self.target.0.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-            let place = DestinationSlot::try_from_slot_target(token.slot).map_err(|_| io::Error::other("no slot"))?;
-            let socket = opcode::Socket::new(family, libc::SOCK_STREAM, libc::IPPROTO_TCP).file_index(Some(place));
-            self.push(&step(socket.build(), Step::Open, quiet));
-            for option in &*plan.options {
-                let (level, name) = option.level_and_name();
-                let value = option.value();
-                let length = u32::try_from(size_of_val(value)).unwrap_or(0);
-                let set = opcode::SetSockOpt::new(file, level, name, value.as_ptr().cast(), length);
-                self.push(&step(set.build(), Step::Open, quiet));
-            }
-            if let Some(from) = source.map(|number| &self.sources[number]) {
-                let bind = opcode::Bind::new(file, from.as_ptr().cast(), from.len());
-                self.push(&step(bind.build(), Step::Open, quiet));
-            }
-        }
-        let connect = opcode::Connect::new(file, self.target.1.as_ptr().cast(), self.target.1.len());
-        let link = if reads { Flags::IO_LINK } else { Flags::empty() };
-        self.push(&step(connect.build(), Step::Connect, link));
-        if plan.opts.confirm == Confirm::Reply {
-            let message = plan.opts.send.bytes();
-            let length = u32::try_from(message.len()).unwrap_or(0);
-            let say = opcode::Send::new(file, message.as_ptr(), length).flags(libc::MSG_NOSIGNAL);
-            self.push(&step(say.build(), Step::Say, quiet));
-        }
-        let waiting = 1 + u8::from(reads);
-        self.slots[index] = Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true };
-        self.outstanding += usize::from(waiting);
-        if reads {
-            let read = self.read(token);
-            self.push(&read);
-        }
-        Ok(())
-    }
-
-    /// A receive into the slot's own bytes.
-    fn read(&mut self, token: Token) -> Entry {
-        let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
-        let length = u32::try_from(piece.len()).unwrap_or(0);
-        let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), length);
-        receive.build().user_data(Step::Read.user_data(token))
-    }
-
-    fn read_on(&mut self, token: Token) {
-        if self.room_for(1).is_ok() {
-            let read = self.read(token);
-            self.push(&read);
-            self.slots[token.index()].waiting += 1;
-            self.outstanding += 1;
-        }
-    }
-
     /// The next completion that says something of an attempt.
     fn next_completed(&mut self) -> Option<(Token, Seen)> {
         loop {
@@ -254,7 +155,7 @@ impl Uring {
         match step {
             Step::Install => {
                 // SAFETY: the kernel has just installed it for us, and its completion is seen once.
-                self.installed = (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) });
+                self.installed = (result >= 0).then(|| (token, unsafe { OwnedFd::from_raw_fd(result) }));
                 return None;
             }
             Step::End | Step::Stop => return None,
@@ -264,23 +165,32 @@ impl Uring {
             Step::Say | Step::Connect | Step::Read => self.outstanding -= 1,
         }
         let slot = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)?;
-        if let Some(errno) = errno {
-            slot.waiting = 0;
-            return match (step, errno) {
-                (Step::Open, errno) => Some(Seen::NoSocket(errno)),
-                // Of a receive whose connect failed.
-                (_, Errno::CANCELED) => None,
-                (_, errno) => Some(Seen::Failed(errno)),
-            };
-        }
-        slot.waiting = slot.waiting.saturating_sub(1);
-        if step == Step::Connect {
-            slot.wants = Wants::Answer;
-            return Some(Seen::Connected);
+        slot.waiting = match step {
+            Step::Connect | Step::Read => slot.waiting.saturating_sub(1),
+            _ => 0,
+        };
+        let reset = slot.reset;
+        match (step, errno) {
+            (Step::Open, Some(errno)) => return Some(Seen::NoSocket(errno)),
+            // Of a receive whose connect failed.
+            (_, Some(Errno::CANCELED)) => return None,
+            // The kernel asks for the error before it says that the handshake is over. What came between the two is there.
+            (Step::Connect, Some(Errno::CONNRESET)) if reads > 0 => {
+                slot.reset = true;
+                self.read_on(token);
+                return None;
+            }
+            (Step::Read, Some(_)) if reset => return Some(Seen::Failed(Errno::CONNRESET)),
+            (_, Some(errno)) => return Some(Seen::Failed(errno)),
+            (Step::Connect, None) => {
+                slot.wants = Wants::Answer;
+                return Some(Seen::Connected);
+            }
+            _ => {}
         }
         let came = usize::try_from(result).unwrap_or(0);
         if came == 0 {
-            return Some(Seen::Ended);
+            return Some(if reset { Seen::Failed(Errno::CONNRESET) } else { Seen::Ended });
         }
         if slot.wants != Wants::End {
             let piece = &self.pieces[token.index() * PIECE..][..came.min(PIECE)];
@@ -299,11 +209,21 @@ impl Uring {
         self.push(&install.user_data(Step::Install.user_data(token)));
         self.installed = None;
         self.submit().ok()?;
-        // It completes while it is submitted. Whatever else has completed is told later.
-        while let Some(told) = self.next_completed() {
-            self.untold.push_back(told);
+        // It completes while it is submitted.
+        self.take_in();
+        self.installed.take().filter(|(of, _)| *of == token).map(|(_, socket)| socket)
+    }
+
+    /// Takes everything that has completed, to be told later. What the kernel had no room for follows what there was.
+    fn take_in(&mut self) {
+        loop {
+            while let Some(told) = self.next_completed() {
+                self.untold.push_back(told);
+            }
+            if !self.ring.submission().cq_overflow() || self.submit().is_err() {
+                return;
+            }
         }
-        self.installed.take()
     }
 }
 
@@ -366,12 +286,14 @@ impl Reactor for Uring {
     }
 
     fn look_again(&mut self, token: Token) -> Option<Seen> {
-        if self.ring.submission().taskrun() {
+        // A call carries every chain one request on.
+        for _ in 0..=self.plan.options.len() + 6 {
+            if !self.ring.submission().taskrun() {
+                break;
+            }
             self.submit().ok()?;
         }
-        while let Some(told) = self.next_completed() {
-            self.untold.push_back(told);
-        }
+        self.take_in();
         let at = self.untold.iter().position(|(of, _)| *of == token)?;
         self.untold.remove(at).map(|(_, seen)| seen)
     }
@@ -399,18 +321,22 @@ impl Reactor for Uring {
 
     fn close(&mut self, token: Token, fit: bool) {
         let index = token.index();
-        let Slot { waiting, open, .. } = self.slots[index];
+        let Slot { waiting, open, wants, .. } = self.slots[index];
         self.slots[index].token = Token::NONE;
         if !open || self.room_for(2).is_err() {
             return;
         }
         let (file, end) = (Fixed(token.slot), Step::End.user_data(token));
         if waiting > 0 {
-            // A request holds its file: without its end the socket would outlive the close. Hard-linked, for it may have
-            // just completed.
+            // A request holds its file: without its end the socket would outlive the close. Not linked to what follows: the
+            // second of two linked requests is carried out after everything that is submitted with them, and would close
+            // what the slot's next attempt has opened by then. Each by itself, they are carried out in this order.
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(file).all()).build();
-            self.push(&cancel.user_data(end).flags(Flags::IO_HARDLINK | Flags::SKIP_SUCCESS));
-        } else if fit && self.plan.opts.sockets == Sockets::Reused {
+            self.push(&cancel.user_data(end).flags(Flags::SKIP_SUCCESS));
+        }
+        // While a chain is under way, its rest might find the socket's next life.
+        let chain_is_over = waiting == 0 || wants == Wants::End;
+        if fit && chain_is_over && self.plan.opts.sockets == Sockets::Reused {
             let disconnect = opcode::Connect::new(file, &raw const NOWHERE, NOWHERE_LENGTH).build();
             self.push(&disconnect.user_data(end).flags(Flags::SKIP_SUCCESS));
             return;
@@ -439,25 +365,20 @@ impl Reactor for Uring {
     }
 }
 
+impl Drop for Uring {
+    /// Where the kernel did not let go of the receives in time, it gets to keep what they write to.
+    fn drop(&mut self) {
+        if self.outstanding > 0 {
+            Box::leak(std::mem::take(&mut self.pieces));
+        }
+    }
+}
+
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uring")
             .field("ring", &self.ring.as_raw_fd())
             .field("slots", &self.slots.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_completion_tells_its_step_and_its_attempt() {
-        let token = Token { slot: 0x00ab_cdef, generation: 0xffff_fffe };
-        for step in STEPS {
-            assert_eq!(Step::of(step.user_data(token)), Some((step, token)));
-        }
-        assert_eq!(Step::of(0xff00_0000), None);
     }
 }

@@ -70,9 +70,9 @@ impl Counts {
 /// What a worker may have open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
-    /// Attempts in flight, held ones included.
-    pub(crate) in_flight: usize,
-    /// Connections held, at most.
+    /// Sockets, those of kept connections included.
+    pub(crate) open: usize,
+    /// Connections kept, at most.
     pub(crate) keep: Option<usize>,
 }
 
@@ -199,7 +199,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             if now < self.origin {
                 return Some(self.origin);
             }
-            if self.attempts.len() >= self.share.in_flight {
+            if self.attempts.len() >= self.share.open {
                 return Some(end);
             }
             let phase = u8::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
@@ -211,7 +211,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     fn issue(&mut self, planned: u64, phase: u8, counts: &Counts) {
         let tally = &counts.phases[usize::from(phase)];
         tally.planned.add(1);
-        if self.attempts.len() >= self.share.in_flight {
+        if self.attempts.len() >= self.share.open {
             tally.conclude(Verdict::Shed);
             return;
         }
@@ -355,12 +355,19 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         }
     }
 
-    /// No arrival is to come: what would be held for ever is held no longer, and nothing is once a stop was asked for.
+    /// No arrival is to come: what would be kept for ever is kept until the load ends, for other workers may have arrivals
+    /// still, and nothing is once a stop was asked for.
     fn let_go(&mut self, now: u64, counts: &Counts) {
-        let until = if self.stop.is_requested() || self.plan.opts.hold.is_zero() { u64::MAX } else { now };
+        let over = self.plan.opts.hold.is_zero() && now >= self.kept_until();
+        let until = if over || self.stop.is_requested() { u64::MAX } else { now };
         while let Some(token) = self.held.due(until, |token| self.attempts.get(token).is_some()) {
             self.end(token, counts);
         }
+    }
+
+    /// When the load ends (ns). One without an end does so with its last arrival.
+    fn kept_until(&self) -> u64 {
+        self.plan.planned_until().map_or(0, |until| self.origin.saturating_add(until))
     }
 
     /// Gives the attempt the verdict of an error.
@@ -434,6 +441,8 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
     fn wake(&self, next: Option<u64>) -> Option<u64> {
         let arrival = next.map(|planned| self.pacer.wake_for(planned));
-        [arrival, self.deadlines.first(), self.held.first(), self.ending.first()].into_iter().flatten().min()
+        let kept = next.is_none() && self.plan.opts.hold.is_zero() && self.held.first().is_some();
+        let load = kept.then(|| self.kept_until());
+        [arrival, load, self.deadlines.first(), self.held.first(), self.ending.first()].into_iter().flatten().min()
     }
 }

@@ -14,7 +14,7 @@ use crate::opts::{Close, OnAccept, Opts};
 use crate::tally::{Desk, Tally};
 
 /// The byte a greeting and a reply are made of.
-const ANSWER: &[u8] = b"a";
+pub const ANSWER: &[u8] = b"a";
 
 /// Bytes echoed at a time.
 const ECHO: usize = 4096;

@@ -25,6 +25,7 @@ mod threads;
 mod tokio;
 mod uring;
 
+pub use connection::ANSWER;
 pub use listener::ListenError;
 pub use nursery::process;
 pub use observer::Observer;

@@ -200,8 +200,25 @@ fn check_pair(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), Stri
              succeed; use confirm = \"reply\" or on-accept = \"greet\"",
             server.on_accept
         )),
-        _ => Ok(()),
+        _ => check_expectation(server, loadgen),
     }
+}
+
+/// An answer that can never begin as expected confirms nothing either.
+fn check_expectation(server: &server::Opts, loadgen: &loadgen::Opts) -> Result<(), String> {
+    use server::opts::OnAccept;
+    let (answer, what) = match server.on_accept {
+        OnAccept::Greet | OnAccept::Reply => (server::ANSWER, "sends the one byte `a`"),
+        OnAccept::Echo => (loadgen.send.bytes(), "sends back what loadgen.send says"),
+        OnAccept::Close | OnAccept::Reset | OnAccept::Hold => return Ok(()),
+    };
+    if answer.starts_with(loadgen.expect.bytes()) {
+        return Ok(());
+    }
+    Err(format!(
+        "server.on-accept = \"{}\" {what}, so loadgen.expect = \"{}\" can never come; leave loadgen.expect out",
+        server.on_accept, loadgen.expect
+    ))
 }
 
 /// Local ports of a namespace, and what a new one has (`inet_init_net`).
@@ -312,6 +329,37 @@ mod tests {
         settings.set("server.on-accept", &Value::String("close".to_owned())).expect("known");
         assert!(settings.resolve().expect_err("never a byte").contains("never sends a byte"));
         settings.set("loadgen.confirm", &Value::String("none".to_owned())).expect("known");
+        assert!(settings.resolve().is_ok());
+    }
+
+    #[test]
+    fn an_answer_that_can_never_come_is_not_waited_for() {
+        let with = |pairs: &[(&str, &str)]| {
+            let mut settings = Settings::default();
+            for (name, value) in pairs {
+                settings.set(name, &Value::String((*value).to_owned())).expect("known");
+            }
+            settings.resolve().map(drop)
+        };
+        let (expect, echo) = ("loadgen.expect", ("server.on-accept", "echo"));
+        assert_eq!(with(&[(expect, "a")]), Ok(()));
+        for wrong in ["b", "aa", "HTTP/1.1 200"] {
+            assert!(with(&[(expect, wrong)]).expect_err(wrong).contains("sends the one byte `a`"), "{wrong}");
+        }
+        let echoed = [("loadgen.confirm", "reply"), ("loadgen.send", "PING\\r\\n"), echo];
+        assert_eq!(with(&[&echoed[..], &[(expect, "PING")]].concat()), Ok(()));
+        assert!(
+            with(&[&echoed[..], &[(expect, "PONG")]].concat()).expect_err("never").contains("leave loadgen.expect out")
+        );
+    }
+
+    #[test]
+    fn what_only_ends_otherwise_than_asked_is_allowed() {
+        let mut settings = Settings::default();
+        // A server that closes first ends what the client would hold: held-lost counts it, and it was confirmed.
+        for (name, value) in [("loadgen.hold", "1s"), ("server.close", "close"), ("loadgen.close", "shutdown")] {
+            settings.set(name, &Value::String(value.to_owned())).expect("known");
+        }
         assert!(settings.resolve().is_ok());
     }
 }

@@ -29,7 +29,7 @@ impl Attempts {
     pub(crate) fn reserve(&mut self) -> Token {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
-            debug_assert!(self.slots.len() <= MOST_SLOTS, "the plan sees to it");
+            debug_assert!(self.slots.len() <= MOST_SLOTS, "a worker is never given more");
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
         let generation = &mut self.slots[slot as usize].generation;
