@@ -68,6 +68,9 @@ fn contradiction(opts: &Opts) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    /// What makes options contradict each other.
+    type Break = fn(&mut Opts);
+
     use super::*;
 
     fn after(change: fn(&mut Opts)) -> Result<(), PlanError> {
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_by_the_name_of_a_flag_and_with_a_way_out() {
-        let broken: [(fn(&mut Opts), &str, &str); 15] = [
+        let broken: [(Break, &str, &str); 15] = [
             (|o| o.deadline = "0s".parse().expect("a time"), "deadline", "above 0"),
             (|o| (closed(o), o.shard = "1/2".parse().ok()).0, "shard 1/2", "its own N"),
             (
