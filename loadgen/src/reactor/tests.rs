@@ -17,7 +17,7 @@ use crate::plan::{Machine, Plan};
 use crate::uring::{self, Uring};
 
 /// Nothing takes longer, however busy the machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Slots of a ring.
 const SLOTS: usize = 4;

@@ -63,8 +63,9 @@ impl Uring {
     /// A receive into the slot's own bytes; nowhere, when only the other side's end is of interest.
     fn read(&mut self, token: Token) -> Entry {
         let to_the_end = self.slots[token.index()].wants == Wants::End;
-        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (PIECE as u32, 0) };
         let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
+        let length = u32::try_from(piece.len()).unwrap_or(0);
+        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (length, 0) };
         let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), most).flags(flags);
         receive.build().user_data(Step::Read.user_data(token))
     }
