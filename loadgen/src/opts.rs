@@ -51,7 +51,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_HOLD", value_name = "TIME", default_value_t = Opts::default().hold)]
     pub hold: Span,
     /// Keep confirmed connections open until there are more than N, then close the oldest; all at the end of the load.
-    #[arg(long, env = "ACCEPTBENCH_LOADGEN_KEEP", value_name = "N")]
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_KEEP", value_name = "N", value_parser = kept)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<NonZeroU32>,
     /// How a finished attempt's socket is closed: reset (RST, leaves no `TIME_WAIT`), fin, or shutdown (a FIN by
@@ -162,6 +162,10 @@ impl Opts {
     pub fn to_args(&self) -> Vec<String> {
         telemetry::command_line::to_args(self, &Self::default())
     }
+}
+
+fn kept(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "write a whole number of 1 or more, or leave it out to keep none".to_owned())
 }
 
 /// `TCP_SYNCNT` takes 1 to 127.

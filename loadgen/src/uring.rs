@@ -1,5 +1,5 @@
 //! The engine `io-uring`: one chain of linked requests per attempt (socket, its options, bind, connect, send, receive) on a
-//! registered file, submitted in one system call and carried out by the kernel on its own.
+//! registered file, submitted in one system call. The kernel carries a chain on whenever the worker calls (`DEFER_TASKRUN`).
 //!
 //! Requests that succeed and tell nothing post no completion (`IOSQE_CQE_SKIP_SUCCESS`), so an attempt costs one for its
 //! connect and one for its answer. In an open loop each attempt is submitted by itself, so that the instant it was issued is

@@ -68,12 +68,11 @@ fn contradiction(opts: &Opts) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    /// What makes options contradict each other.
-    type Break = fn(&mut Opts);
-
     use super::*;
 
-    fn after(change: fn(&mut Opts)) -> Result<(), PlanError> {
+    type Change = fn(&mut Opts);
+
+    fn after(change: Change) -> Result<(), PlanError> {
         let mut opts = Opts::default();
         change(&mut opts);
         check(&opts)
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused_by_the_name_of_a_flag_and_with_a_way_out() {
-        let broken: [(Break, &str, &str); 15] = [
+        let broken: [(Change, &str, &str); 15] = [
             (|o| o.deadline = "0s".parse().expect("a time"), "deadline", "above 0"),
             (|o| (closed(o), o.shard = "1/2".parse().ok()).0, "shard 1/2", "its own N"),
             (
@@ -130,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_next_to_it_is_not() {
-        let fine: [fn(&mut Opts); 8] = [
+        let fine: [Change; 8] = [
             |o| (says(o), o.confirm = Confirm::Reply).0,
             expects,
             fast,

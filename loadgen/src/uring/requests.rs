@@ -15,10 +15,6 @@ use crate::reactor::{Token, Wants};
 /// Bytes thrown away at once: with `MSG_TRUNC` of tcp(7) nothing is copied.
 const AT_ONCE: u32 = 1 << 20;
 
-/// [`PIECE`], as a request has it.
-const PIECE_BYTES: u32 = 64;
-const _: () = assert!(PIECE_BYTES as usize == PIECE);
-
 impl Uring {
     /// The chain of an attempt.
     pub(super) fn push_attempt(&mut self, token: Token, source: Option<usize>) -> io::Result<()> {
@@ -67,8 +63,9 @@ impl Uring {
     /// A receive into the slot's own bytes; nowhere, when only the other side's end is of interest.
     fn read(&mut self, token: Token) -> Entry {
         let to_the_end = self.slots[token.index()].wants == Wants::End;
-        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (PIECE_BYTES, 0) };
         let piece = &mut self.pieces[token.index() * PIECE..][..PIECE];
+        let length = u32::try_from(piece.len()).unwrap_or(0);
+        let (most, flags) = if to_the_end { (AT_ONCE, libc::MSG_TRUNC) } else { (length, 0) };
         let receive = opcode::Recv::new(Fixed(token.slot), piece.as_mut_ptr(), most).flags(flags);
         receive.build().user_data(Step::Read.user_data(token))
     }

@@ -121,7 +121,7 @@ with_both_engines! {
             opts.close = Close::Fin;
         });
         if let Some(reason) = lacks(&load) {
-            return println!("skipped: {reason}");
+            return skip(&reason);
         }
         let peers: Arc<Mutex<BTreeMap<IpAddr, u64>>> = Arc::default();
         let seen = Arc::clone(&peers);

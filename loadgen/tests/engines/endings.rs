@@ -60,7 +60,7 @@ with_both_engines! {
         }));
         let observer = generator.observer();
         until("they wait", || observer.snapshot(Detail::Books).ending == PLANNED);
-        until("every FIN is acknowledged", || (sockets("fin_wait2"), sockets("close_wait")) == (PLANNED, PLANNED));
+        until("the last FIN is acknowledged", || (sockets("fin_wait2"), sockets("close_wait")) == (PLANNED, PLANNED));
         all(&end(generator), Verdict::Served);
         assert_eq!(kept.lock().expect("a lock").len(), 40);
     }
@@ -109,8 +109,8 @@ with_both_engines! {
         });
         // Every other connection is reset by the server.
         let count = AtomicU64::new(0);
-        let server = serve(nobody(), move |connection| {
-            if count.fetch_add(1, Ordering::AcqRel) % 2 == 0 {
+        let every_other = serve(nobody(), move |connection| {
+            if count.fetch_add(1, Ordering::AcqRel).is_multiple_of(2) {
                 return reset(connection);
             }
             greet(&connection);
@@ -120,7 +120,7 @@ with_both_engines! {
         let measured = &books.measured;
         let (served, resets) = (measured.verdict(Verdict::Served), measured.verdict(Verdict::Reset));
         assert!(served > 1 && served + resets == measured.planned && resets - served < 2, "{:?}", measured.verdicts);
-        done(&server, measured.planned);
+        done(&every_other, measured.planned);
     }
 
     fn no_more_are_in_flight_than_asked(engine) {

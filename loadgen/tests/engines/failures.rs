@@ -139,7 +139,7 @@ with_both_engines! {
             let args = format!("{refuse} {answer}");
             let output = Command::new("iptables").args(args.split(' ')).output();
             if !output.is_ok_and(|output| output.status.success()) {
-                return println!("skipped: no iptables that works here");
+                return skip("no iptables that works here");
             }
             let books = run(opts(engine, nobody(), |_| ()));
             all(&books, verdict);

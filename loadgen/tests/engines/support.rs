@@ -16,7 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use telemetry::namespace::Detail;
 
 /// Nothing takes longer, however busy the machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Attempts that [`opts`] plans.
 pub(crate) const PLANNED: u64 = 40;
@@ -45,13 +45,18 @@ macro_rules! with_both_engines {
 pub(crate) use with_both_engines;
 
 /// Runs a case in a network of its own, if the engine works here.
-#[expect(clippy::print_stdout, reason = "what a test says")]
 pub(crate) fn inside(path: &str, engine: Engine, body: fn(Engine)) {
     if let Some(reason) = lacks(&opts(engine, nobody(), |_| ())) {
-        return println!("skipped: {reason}");
+        return skip(&reason);
     }
     let (_, name) = path.split_once("::").expect("a path within this crate");
     rerun::in_namespaces(name, Own::Network, || body(engine));
+}
+
+/// Says why a case is not run.
+#[expect(clippy::print_stdout, reason = "what a test says")]
+pub(crate) fn skip(reason: &str) {
+    println!("skipped: {reason}");
 }
 
 /// Why the engine these options ask for cannot do it here.
