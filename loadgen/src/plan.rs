@@ -17,6 +17,7 @@ use crate::opts::{ArrivalKind, AutoCount, Engine, Opts, PortRange, RunTime, Shar
 use crate::sources;
 
 pub use contradictions::check;
+pub(crate) use sockets::share;
 use sockets::{engine, options, port_range};
 
 /// More threads than any machine of today schedules usefully; almost always a typing error.

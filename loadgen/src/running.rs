@@ -16,13 +16,13 @@ use crate::arrivals::{Arrivals, rate_at};
 use crate::epoll::Epoll;
 use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
-use crate::opts::{Engine, Scheduling, Shard};
-use crate::plan::Plan;
-use crate::reactor::{MOST_SLOTS, Reactor};
+use crate::opts::{Scheduling, Shard};
+use crate::plan::{Plan, share};
+use crate::reactor::Reactor;
 use crate::snapshot::{PhaseCounts, Snapshot};
 use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
-use crate::uring::{Uring, most_files};
+use crate::uring::Uring;
 use crate::worker::{Counts, Share, Worker};
 
 /// Why a generator could not start.
@@ -128,7 +128,9 @@ impl Generator {
     ///
     /// # Errors
     /// When a thread or a descriptor of the generator's own cannot be had.
-    pub fn prepare(plan: Plan) -> Result<Self, StartError> {
+    pub fn prepare(mut plan: Plan) -> Result<Self, StartError> {
+        let what = "io_uring, whose rings are locked memory (raise ulimit -l, lower workers, or use engine epoll)";
+        let mut rings = plan.rings().map_err(|source| StartError { what, source })?.into_iter();
         let plan = Arc::new(plan);
         let (stop, gone) = (Stop::new(), Stop::new());
         let target = Arc::new(TargetAddress::new(plan.target));
@@ -154,17 +156,13 @@ impl Generator {
         for (index, counts) in counts.into_iter().enumerate() {
             let arrivals = stream.clone().shard(part + parts * index, parts * plan.workers);
             let keep = plan.opts.keep.map(|keep| share(keep.get() as usize, index, plan.workers));
-            // What is kept has descriptors of its own in the plan.
-            let open = share(plan.max_in_flight, index, plan.workers) + keep.unwrap_or(0);
-            let open = open.min(if plan.engine == Engine::IoUring { most_files(&plan) } else { MOST_SLOTS });
-            let share = Share { open, keep };
+            let share = Share { open: plan.most_open(index), keep };
             let aim = Aim::new(Arc::clone(&target));
             let sources = Sources::new(&plan, part + parts * index, parts * plan.workers);
             let stop_fd = stop_fd()?;
             let place = Place { gate: Arc::clone(&gate), shared: Arc::clone(&shared), counts, index };
-            let thread = if plan.engine == Engine::IoUring {
-                let reactor = Uring::new(Arc::clone(&plan), share.open, stop_fd);
-                let reactor = reactor.map_err(|source| StartError { what: "io_uring", source })?;
+            let thread = if let Some(ring) = rings.next() {
+                let reactor = Uring::new(Arc::clone(&plan), share.open, ring, stop_fd);
                 place.start(Worker::new(Arc::clone(&plan), aim, sources, arrivals, share, (stop.clone(), reactor)))
             } else {
                 let reactor = Epoll::new(Arc::clone(&plan), stop_fd);
@@ -242,11 +240,6 @@ impl Drop for Generator {
     }
 }
 
-/// Part `index` of `total` in `parts` parts that add up.
-fn share(total: usize, index: usize, parts: usize) -> usize {
-    (total / parts + usize::from(index < total % parts)).max(1)
-}
-
 impl Observer {
     /// Reads the books.
     pub fn snapshot(&self, detail: Detail) -> Snapshot {
@@ -312,15 +305,4 @@ fn ports_available(plan: &Plan, sockets: &std::collections::BTreeMap<String, u64
     let used: u64 = sockets.iter().filter(|(state, _)| *state != "listen").map(|(_, count)| count).sum();
     let range = plan.ports.map_or(0, |(low, high)| u64::from(high.saturating_sub(low)) + 1);
     (range * plan.sources.len().max(1) as u64).saturating_sub(used)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn shares_add_up() {
-        assert_eq!((0..3).map(|i| share(10, i, 3)).collect::<Vec<_>>(), [4, 3, 3]);
-        assert_eq!(share(1, 1, 2), 1);
-    }
 }

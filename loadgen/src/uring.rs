@@ -37,8 +37,9 @@ use step::Step;
 /// Requests that may wait for submission; a chain must fit.
 const REQUESTS: u32 = 1024;
 
-/// Fewest completions that there is room for, and most.
-const COMPLETIONS: std::ops::RangeInclusive<u32> = 4096..=65_536;
+/// Fewest completions that there is room for, and most: the kernel keeps what exceeds it, and a ring is locked memory, of
+/// which all processes of an ordinary user together have 8 MiB (`RLIMIT_MEMLOCK`). This is 200 KiB a ring.
+const COMPLETIONS: std::ops::RangeInclusive<u32> = 1024..=8192;
 
 /// Bytes received at once; no expectation is longer.
 const PIECE: usize = 64;
@@ -84,11 +85,14 @@ pub(crate) struct Uring {
     untold: VecDeque<(Token, Seen)>,
 }
 
-impl Uring {
-    /// A ring for `share` attempts at once, which `stop` wakes up.
-    pub(crate) fn new(plan: Arc<Plan>, share: usize, stop: OwnedFd) -> io::Result<Self> {
+/// A ring that nobody uses yet.
+pub(crate) struct Ring(IoUring);
+
+impl Ring {
+    /// A ring for `share` attempts at once.
+    pub(crate) fn new(share: usize) -> io::Result<Self> {
         let files = u32::try_from(share).map_err(io::Error::other)?;
-        let completions = files.saturating_mul(4).next_power_of_two().clamp(*COMPLETIONS.start(), *COMPLETIONS.end());
+        let completions = files.saturating_mul(2).next_power_of_two().clamp(*COMPLETIONS.start(), *COMPLETIONS.end());
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -97,9 +101,16 @@ impl Uring {
             .setup_cqsize(completions)
             .build(REQUESTS)?;
         ring.submitter().register_files_sparse(files)?;
+        Ok(Self(ring))
+    }
+}
+
+impl Uring {
+    /// An engine with this ring for `share` attempts at once, which `stop` wakes up.
+    pub(crate) fn new(plan: Arc<Plan>, share: usize, Ring(ring): Ring, stop: OwnedFd) -> Self {
         let idle =
             Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false, reset: false };
-        Ok(Self {
+        Self {
             ring,
             stop,
             slots: vec![idle; share],
@@ -111,7 +122,7 @@ impl Uring {
             installed: None,
             untold: VecDeque::new(),
             plan,
-        })
+        }
     }
 
     /// Makes room for `count` requests, so that a chain is submitted whole.

@@ -1,11 +1,15 @@
 //! What the sockets of a load are like: the options each is given, its range of ports, and the engine that drives it.
 
+use std::io;
 use std::sync::Arc;
 
 use kernel::socket_option::SocketOption;
+use telemetry::Warning;
 
-use super::{Machine, PlanError};
+use super::{Machine, Plan, PlanError};
 use crate::opts::{ArrivalKind, Close, Engine, Opts, PortRange, Sockets};
+use crate::reactor::MOST_SLOTS;
+use crate::uring::Ring;
 use crate::{sources, uring};
 
 /// The range of ports each socket is given: the one asked for, or the whole of the kernel's where ports stay in use after
@@ -47,6 +51,45 @@ pub(super) fn options(opts: &Opts, ports: Option<PortRange>) -> Arc<[SocketOptio
     [reset, no_port, ports, retries, timeout].into_iter().flatten().collect()
 }
 
+impl Plan {
+    /// Most sockets of worker `index` at once. What is kept has descriptors of its own beside what is in flight.
+    pub(crate) fn most_open(&self, index: usize) -> usize {
+        let keep = self.opts.keep.map_or(0, |keep| share(keep.get() as usize, index, self.workers));
+        let open = share(self.max_in_flight, index, self.workers) + keep;
+        open.min(if self.engine == Engine::IoUring { uring::most_files(self) } else { MOST_SLOTS })
+    }
+
+    /// The rings of all workers; none with epoll. Where they cannot be had the engine becomes epoll, unless io-uring was asked
+    /// for by name.
+    pub(crate) fn rings(&mut self) -> io::Result<Vec<Ring>> {
+        if self.engine != Engine::IoUring {
+            return Ok(Vec::new());
+        }
+        let rings = (0..self.workers).map(|index| Ring::new(self.most_open(index))).collect();
+        self.or_epoll(rings)
+    }
+
+    fn or_epoll(&mut self, rings: io::Result<Vec<Ring>>) -> io::Result<Vec<Ring>> {
+        match rings {
+            Err(error) if self.opts.engine == Engine::Auto => {
+                self.engine = Engine::Epoll;
+                self.warnings.push(Warning::new(
+                    "engine",
+                    format!("io_uring has no room for {} workers ({error}), so epoll drives the sockets", self.workers),
+                    "raise the limit of locked memory (ulimit -l), lower workers, or set engine epoll",
+                ));
+                Ok(Vec::new())
+            }
+            rings => rings,
+        }
+    }
+}
+
+/// Part `index` of `total` in `parts` parts that add up.
+pub(crate) fn share(total: usize, index: usize, parts: usize) -> usize {
+    (total / parts + usize::from(index < total % parts)).max(1)
+}
+
 /// The engine that can do what is asked here.
 pub(super) fn engine(opts: &Opts, sources: bool, self_connect_possible: bool) -> Result<Engine, PlanError> {
     match opts.engine {
@@ -61,5 +104,30 @@ pub(super) fn engine(opts: &Opts, sources: bool, self_connect_possible: bool) ->
         // With io_uring every attempt that might have met itself would cost a descriptor of its own to ask.
         Engine::Auto if opts.fastopen || self_connect_possible || uring::lacks(sources).is_some() => Ok(Engine::Epoll),
         Engine::Auto => Ok(Engine::IoUring),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up() {
+        assert_eq!((0..3).map(|i| share(10, i, 3)).collect::<Vec<_>>(), [4, 3, 3]);
+        assert_eq!(share(1, 1, 2), 1);
+    }
+
+    #[test]
+    fn epoll_takes_over_where_there_is_no_room_for_rings() {
+        let machine = Machine { nofile: 1024, cpus: 1, ports: None };
+        let mut plan = Plan::new(Opts { engine: Engine::Epoll, ..Opts::default() }, &machine).expect("a load");
+        assert!(plan.rings().is_ok_and(|rings| rings.is_empty()), "it needs none");
+        let full = || Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        (plan.engine, plan.opts.engine) = (Engine::IoUring, Engine::IoUring);
+        assert!(plan.or_epoll(full()).is_err(), "asked for by name");
+        plan.opts.engine = Engine::Auto;
+        assert!(plan.or_epoll(full()).is_ok_and(|rings| rings.is_empty()));
+        assert_eq!(plan.engine, Engine::Epoll);
+        assert!(plan.warnings.iter().any(|warning| warning.cause.contains("epoll drives")), "{:?}", plan.warnings);
     }
 }

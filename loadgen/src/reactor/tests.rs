@@ -14,7 +14,7 @@ use super::*;
 use crate::epoll::Epoll;
 use crate::opts::{Engine, Opts, Sockets};
 use crate::plan::{Machine, Plan};
-use crate::uring::{self, Uring};
+use crate::uring::{self, Ring, Uring};
 
 /// Nothing takes longer, however busy the machine.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -91,7 +91,8 @@ macro_rules! with_both_engines {
                 }
                 let (listener, stop) = (listener($backlog), Stop::new());
                 let plan = plan(Engine::IoUring, listener.local_addr().expect("an address"), $set);
-                let reactor = Uring::new(plan, SLOTS, stop.eventfd().expect("a descriptor")).expect("an engine");
+                let ring = Ring::new(SLOTS).expect("a ring");
+                let reactor = Uring::new(plan, SLOTS, ring, stop.eventfd().expect("a descriptor"));
                 body(reactor, listener, stop);
             }
         }

@@ -131,6 +131,15 @@ pub(crate) fn sockets(state: &str) -> u64 {
     SockDiag::open().expect("a socket").states().expect("states")[state]
 }
 
+/// This many connections were ended by two FINs, the client's first, and none was aborted by either end. On a busy machine a
+/// segment may overtake another between two CPUs; the late one finds nobody and draws a RST, which ends a `TIME_WAIT`.
+pub(crate) fn ended_in_order(connections: u64) {
+    until("the last one ends", || sockets("time_wait") + counters().resets_sent == connections);
+    let kernel = counters();
+    assert_eq!((kernel.established_resets, kernel.abort_on_data, kernel.abort_on_close), (0, 0, 0));
+    assert!(sockets("time_wait") > connections / 2, "{kernel:?}");
+}
+
 /// Waits until something holds.
 pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
