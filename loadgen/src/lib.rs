@@ -4,6 +4,7 @@
 pub mod arrivals;
 mod attempt;
 pub mod budget;
+mod counts;
 mod effort;
 mod epoll;
 mod half_open;

@@ -13,6 +13,7 @@ use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
+use crate::counts::Counts;
 use crate::epoll::Epoll;
 use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
@@ -23,7 +24,7 @@ use crate::snapshot::{PhaseCounts, Snapshot};
 use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
 use crate::uring::Uring;
-use crate::worker::{Counts, Share, Worker};
+use crate::worker::{Share, Worker};
 
 /// Why a generator could not start.
 #[derive(Debug, Error)]

@@ -1,0 +1,39 @@
+//! What one worker counts: a tally for each phase, how many attempts are at which stage, and what it took of its core.
+
+use telemetry::counter::Counter;
+
+use crate::attempt::{Attempt, Stage};
+use crate::effort::Effort;
+use crate::tally::Tally;
+
+kernel::shareable! {
+/// What one worker counts, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Counts {
+    /// Warm-up, measured.
+    pub(crate) phases: [Tally; 2],
+    pub(crate) connecting: Counter,
+    pub(crate) confirming: Counter,
+    pub(crate) holding: Counter,
+    pub(crate) ending: Counter,
+    pub(crate) effort: Effort,
+}
+}
+
+impl Counts {
+    /// The tally of the attempt's phase.
+    pub(crate) fn of(&self, attempt: &Attempt) -> &Tally {
+        &self.phases[usize::from(attempt.phase)]
+    }
+
+    /// Attempts that are at this stage.
+    pub(crate) fn at(&self, stage: Stage) -> &Counter {
+        match stage {
+            Stage::Connecting => &self.connecting,
+            Stage::Confirming => &self.confirming,
+            Stage::Holding => &self.holding,
+            Stage::Closing => &self.ending,
+        }
+    }
+}
