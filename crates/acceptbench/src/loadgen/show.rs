@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use loadgen::{Observer, Plan, Snapshot};
 use study::format;
+use telemetry::Warning;
 use telemetry::namespace::Detail;
 
 use super::json::{End, Event, Progress, Start};
@@ -46,6 +47,8 @@ pub(super) struct Show {
     how: How,
     recent: Recent,
     next: Option<Instant>,
+    /// Warnings shown.
+    warned: usize,
 }
 
 impl Show {
@@ -56,7 +59,7 @@ impl Show {
             (false, Some(_)) => How::Live,
             (false, None) => How::Journal,
         };
-        Self { how, recent: Recent::new(how.rhythm().1), next: None }
+        Self { how, recent: Recent::new(how.rhythm().1), next: None, warned: 0 }
     }
 
     /// Words for people: among the results, unless those are for programs.
@@ -65,17 +68,25 @@ impl Show {
     }
 
     /// The settings, before anything is started.
-    pub(super) fn plan(&self, plan: &Plan) {
+    pub(super) fn plan(&mut self, plan: &Plan) {
         self.words(format!("acceptbench loadgen {}", plan.opts().to_args().join(" ")).trim_end());
-        for warning in plan.warnings() {
+        self.warn(plan.warnings());
+    }
+
+    /// Shows what has not been shown of warnings that only ever become more.
+    fn warn(&mut self, warnings: &[Warning]) {
+        for warning in warnings.iter().skip(self.warned) {
             note(&format!("warning: {warning}"));
         }
+        self.warned = warnings.len();
     }
 
     /// Everything stands ready.
     pub(super) fn start(&mut self, observer: &Observer, metrics: Option<SocketAddr>) {
         let books = observer.snapshot(Detail::Own);
-        self.words(&format!("connecting to {}", books.target));
+        self.warn(&books.warnings);
+        let workers = if books.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", books.workers) };
+        self.words(&format!("connecting to {}  {workers}, engine {}", books.target, books.engine));
         if let Some(address) = metrics {
             self.words(&format!("metrics on http://{address}/metrics"));
         }
