@@ -8,6 +8,7 @@
 //! ([`crate::pacer`]), and the rest is spent looking at the clock, while events are handled.
 
 mod attempts;
+mod counts;
 
 use std::io;
 use std::iter::Peekable;
@@ -16,56 +17,24 @@ use std::sync::Arc;
 use kernel::process::monotonic_ns;
 use rustix::io::Errno;
 use telemetry::Stop;
-use telemetry::counter::Counter;
 
 use crate::attempt::{self, Attempt, Stage};
-use crate::effort::Effort;
 use crate::opts::{ArrivalKind, Close, Confirm};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token};
 use crate::sources::Sources;
-use crate::tally::{RETRANSMIT_CLASSES, Tally};
+use crate::tally::RETRANSMIT_CLASSES;
 use crate::target::Aim;
 use crate::verdict::Verdict;
 use attempts::{Attempts, Queue};
+pub(crate) use counts::Counts;
 
 /// A client that sends anything this soon after its last ACK may have the two handled on two CPUs.
 const ABRUPT_NS: u64 = 10_000_000;
 
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
-
-kernel::shareable! {
-/// What one worker counts, on cache lines of its own.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct Counts {
-    /// Warm-up, measured.
-    pub(crate) phases: [Tally; 2],
-    pub(crate) connecting: Counter,
-    pub(crate) confirming: Counter,
-    pub(crate) holding: Counter,
-    pub(crate) ending: Counter,
-    pub(crate) effort: Effort,
-}
-}
-
-impl Counts {
-    fn of(&self, attempt: &Attempt) -> &Tally {
-        &self.phases[usize::from(attempt.phase)]
-    }
-
-    /// Attempts that are at this stage.
-    fn at(&self, stage: Stage) -> &Counter {
-        match stage {
-            Stage::Connecting => &self.connecting,
-            Stage::Confirming => &self.confirming,
-            Stage::Holding => &self.holding,
-            Stage::Closing => &self.ending,
-        }
-    }
-}
 
 /// What a worker may have open.
 #[derive(Clone, Copy, Debug)]
