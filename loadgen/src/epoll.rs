@@ -3,6 +3,9 @@
 //! Where `epoll_pwait2(2)` is refused (an older container's seccomp profile knows it not), a timerfd(2) in the same set
 //! wakes the worker up.
 
+mod hope;
+mod slot;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,15 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kernel::process::{self, monotonic_ns};
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, bind, connect, connect_unspec, recv, send, sendto, shutdown};
+use rustix::net::{SendFlags, Shutdown, bind, connect, connect_unspec, sendto, shutdown};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::attempt::{self, NotIssued};
 use crate::opts::{Confirm, Sockets};
 use crate::plan::Plan;
-use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+use crate::reactor::{Reactor, Seen, Token, Wants};
+use hope::Hope;
+use slot::Slot;
 
 /// Events taken per wait.
 const EVENTS: usize = 256;
@@ -28,30 +33,8 @@ const EVENTS: usize = 256;
 /// The stop eventfd, and the timer.
 const WAKE_UP: u64 = u64::MAX;
 
-/// Bytes read at once; no expectation is longer.
-const PIECE: usize = 64;
-
-/// Bytes read at once to be thrown away, and how often before others have their turn.
-const SCRAP: usize = 16 * 1024;
-const SCRAPS: usize = 16;
-
 /// `MSG_FASTOPEN` of sendto(2), not in rustix.
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
-
-/// What there is of one slot.
-#[derive(Debug)]
-struct Slot {
-    socket: Option<OwnedFd>,
-    token: Token,
-    wants: Wants,
-    matched: u8,
-    /// Bytes of what the client has to say that it has said.
-    said: usize,
-    /// Is there more to be thrown away? No event will tell.
-    more: bool,
-    /// Is the socket in the set?
-    watched: bool,
-}
 
 /// An epoll set and the sockets in it.
 #[derive(Debug)]
@@ -71,6 +54,7 @@ pub(crate) struct Epoll {
     unfinished: Vec<Token>,
     /// Instead of `epoll_pwait2(2)`.
     timer: Option<OwnedFd>,
+    hope: Hope,
 }
 
 impl Epoll {
@@ -88,11 +72,12 @@ impl Epoll {
             untold: VecDeque::new(),
             unfinished: Vec::new(),
             timer: None,
+            hope: Hope::default(),
         })
     }
 
     fn slot(&mut self, token: Token) -> Option<&mut Slot> {
-        self.slots.get_mut(token.index()).filter(|slot| slot.token == token && slot.socket.is_some())
+        self.slots.get_mut(token.index()).filter(|slot| slot.is_of(token))
     }
 
     /// The socket of an attempt that begins: the one in its slot if sockets are reused, or a new one.
@@ -103,7 +88,7 @@ impl Epoll {
             self.slots.push(Slot::default());
         }
         let slot = &mut self.slots[index];
-        *slot = Slot { socket: slot.socket.take(), watched: slot.watched, token, ..Slot::default() };
+        slot.begin(token);
         if slot.socket.is_none() {
             let socket = attempt::open(target).map_err(not_called)?;
             prepare(&self.plan, socket.as_fd(), source).map_err(not_called)?;
@@ -111,6 +96,20 @@ impl Epoll {
             slot.watched = false;
         }
         Ok(())
+    }
+
+    /// Puts the attempt's socket in the set, where everything that happens to it is told.
+    fn watch(&mut self, token: Token) {
+        let slot = &mut self.slots[token.index()];
+        let Some(socket) = &slot.socket else { return };
+        // A socket that is used again is in the set under another name.
+        let watch = if slot.watched { epoll::modify } else { epoll::add };
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        match watch(&self.set, socket, epoll::EventData::new_u64(token.into()), flags) {
+            Ok(()) => (slot.watched, slot.named) = (true, true),
+            // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: nobody would ever look at this socket again.
+            Err(errno) => self.untold.push_back((token, Seen::Failed(errno))),
+        }
     }
 
     /// connect(2), or with fast open sendto(2), which is both in one.
@@ -131,18 +130,18 @@ impl Epoll {
 
     /// What an event says of its attempt. An event that says two things leaves the second in `untold`.
     fn interpret(&mut self, token: Token, flags: epoll::EventFlags) -> Option<Seen> {
-        let plan = Arc::clone(&self.plan);
-        let confirm = plan.opts.confirm;
-        let slot = self.slot(token)?;
+        let opts = &self.plan.opts;
+        let confirm = opts.confirm;
+        let slot = self.slots.get_mut(token.index()).filter(|slot| slot.is_of(token))?;
         let connecting = slot.wants == Wants::Connection;
         let readable = flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP);
         let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         if connecting && !broken && confirm == Confirm::Reply {
-            slot.speak(plan.opts.send.bytes());
+            slot.speak(opts.send.bytes());
         }
         // A byte that came before a reset still counts: read first.
         let read = if readable && (confirm != Confirm::None || broken || !connecting) {
-            slot.read(plan.opts.expect.bytes())
+            slot.read(opts.expect.bytes())
         } else if broken {
             slot.socket.as_ref().and_then(|socket| attempt::error(socket.as_fd())).map(Seen::Failed)
         } else {
@@ -192,67 +191,10 @@ fn prepare(plan: &Plan, socket: BorrowedFd<'_>, source: Option<usize>) -> Result
     source.map_or(Ok(()), |number| bind(socket, &SocketAddr::new(plan.sources[number], 0)))
 }
 
-impl Default for Slot {
-    fn default() -> Self {
-        Self {
-            socket: None,
-            token: Token::NONE,
-            wants: Wants::Connection,
-            matched: 0,
-            said: 0,
-            more: false,
-            watched: false,
-        }
-    }
-}
-
-impl Slot {
-    /// Sends what is left of the client's first bytes. They fit any send buffer; a failure shows when the answer is read.
-    fn speak(&mut self, message: &[u8]) {
-        let rest = message.get(self.said..).unwrap_or_default();
-        self.said = message.len();
-        if let (Some(socket), false) = (&self.socket, rest.is_empty()) {
-            let _ = send(socket, rest, SendFlags::NOSIGNAL);
-        }
-    }
-
-    /// Reads until nothing is left, or until the attempt has what it waits for. While it is connecting nothing but a
-    /// failure tells that it is not connected.
-    fn read(&mut self, expected: &[u8]) -> Option<Seen> {
-        if self.wants == Wants::End {
-            return self.throw_away();
-        }
-        let mut piece = [0; PIECE];
-        loop {
-            match recv(self.socket.as_ref()?, &mut piece, RecvFlags::empty()) {
-                Ok((0, _)) => return Some(Seen::Ended),
-                Ok((length, _)) => {
-                    if let Some(seen) = compare(expected, &mut self.matched, &piece[..length]) {
-                        return Some(seen);
-                    }
-                }
-                // ENOTCONN: the handshake is not over.
-                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return None,
-                Err(errno) => return Some(Seen::Failed(errno)),
-            }
-        }
-    }
-
-    /// Reads what nobody wants, up to the other side's end. One that never ends and never pauses must not stop the worker.
-    fn throw_away(&mut self) -> Option<Seen> {
-        let mut scrap = [MaybeUninit::<u8>::uninit(); SCRAP];
-        self.more = false;
-        for _ in 0..SCRAPS {
-            match recv(self.socket.as_ref()?, &mut scrap, RecvFlags::empty()) {
-                Ok((_, 0)) => return Some(Seen::Ended),
-                Ok(_) => {}
-                Err(Errno::AGAIN | Errno::INTR | Errno::NOTCONN) => return None,
-                Err(errno) => return Some(Seen::Failed(errno)),
-            }
-        }
-        self.more = true;
-        None
-    }
+/// Is the handshake over, and well? Changes nothing: an error stays for the event that tells of it.
+fn is_connected(socket: BorrowedFd<'_>) -> bool {
+    let mut look = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
+    poll(&mut look, Some(&Timespec::default())).is_ok() && look[0].revents() == PollFlags::OUT
 }
 
 impl Reactor for Epoll {
@@ -267,16 +209,18 @@ impl Reactor for Epoll {
             self.slots[token.index()].socket = None;
             return Err(NotIssued { errno, called: true });
         }
-        let slot = &mut self.slots[token.index()];
-        let Some(socket) = &slot.socket else { return Ok(issued) };
-        // A socket that is used again is in the set under another name.
-        let watch = if slot.watched { epoll::modify } else { epoll::add };
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
-        match watch(&self.set, socket, epoll::EventData::new_u64(token.into()), flags) {
-            Ok(()) => slot.watched = true,
-            // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: nobody would ever look at this socket again.
-            Err(errno) => self.untold.push_back((token, Seen::Failed(errno))),
+        let opts = &self.plan.opts;
+        if opts.confirm == Confirm::None && !opts.fastopen && self.hope.is_worth_a_look() {
+            let slot = &mut self.slots[token.index()];
+            let there = slot.socket.as_ref().is_some_and(|socket| is_connected(socket.as_fd()));
+            self.hope.note(there);
+            if there {
+                slot.wants = Wants::Answer;
+                self.untold.push_back((token, Seen::Connected));
+                return Ok(issued);
+            }
         }
+        self.watch(token);
         Ok(issued)
     }
 
@@ -322,8 +266,8 @@ impl Reactor for Epoll {
         if let Some(at) = self.untold.iter().position(|(of, _)| *of == token) {
             return self.untold.remove(at).map(|(_, seen)| seen);
         }
-        let expected = self.plan.opts.expect.bytes().to_vec();
-        let slot = self.slot(token)?;
+        let expected = self.plan.opts.expect.bytes();
+        let slot = self.slots.get_mut(token.index()).filter(|slot| slot.is_of(token))?;
         let socket = slot.socket.as_ref()?.as_fd();
         if slot.wants == Wants::Connection {
             if !attempt::is_established(socket) {
@@ -332,7 +276,7 @@ impl Reactor for Epoll {
             let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
             return self.interpret(token, flags);
         }
-        slot.read(&expected)
+        slot.read(expected)
     }
 
     fn with_socket<T>(&mut self, token: Token, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
@@ -342,6 +286,10 @@ impl Reactor for Epoll {
     fn watch_end(&mut self, token: Token) {
         let Some(slot) = self.slot(token) else { return };
         slot.wants = Wants::End;
+        if !slot.named {
+            self.watch(token);
+        }
+        let Some(slot) = self.slot(token) else { return };
         // The edge may have been before.
         let ended = slot.throw_away();
         if slot.more {

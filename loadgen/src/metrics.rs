@@ -19,7 +19,7 @@ telemetry::metrics! {
     CONNECT_LATENCY = Histogram "loadgen_connect_latency_seconds" [] "From the planned instant to ESTABLISHED.";
     CONFIRM_LATENCY = Histogram "loadgen_confirm_latency_seconds" [] "From the planned instant to the first byte.";
     CONFIRM_SERVICE = Histogram "loadgen_confirm_service_seconds" [] "From the issued instant to the first byte (uncorrected: it hides what a late generator or a stall cost).";
-    CONNECT_SERVICE = Histogram "loadgen_connect_service_seconds" ["syn_retransmits"] "From the issued instant to ESTABLISHED (uncorrected), by SYN retransmits.";
+    CONNECT_SERVICE = Histogram "loadgen_connect_service_seconds" ["syn_retransmits"] "From the issued instant to ESTABLISHED (uncorrected), by SYN retransmits; unknown where the socket was gone before it could be asked, and others sent SYNs again meanwhile.";
     SCHEDULE_LAG = Histogram "loadgen_schedule_lag_seconds" [] "Issued - planned: is the generator the bottleneck?";
     SYN_RETRANSMITS = Counter "loadgen_syn_retransmits_total" ["cause"] "SYNs retransmitted by attempts that were established. timeout: nobody answered for 1 s or more (a full queue, a lost packet). leftover: at once, since the SYN had met what an earlier connection of the same addresses and ports left behind.";
     RESET_AT_CONNECT = Counter "loadgen_reset_at_connect_total" [] "Attempts for which connect(2) itself gave ECONNRESET.";
@@ -46,7 +46,7 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     families.histogram(&CONNECT_LATENCY, &[], &whole.connect_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_LATENCY, &[], &whole.confirm_latency, Bounds::Latency, Scale::Seconds);
     families.histogram(&CONFIRM_SERVICE, &[], &whole.confirm_service, Bounds::Latency, Scale::Seconds);
-    for (class, label) in ["0", "1", "2", "3+"].into_iter().enumerate() {
+    for (class, label) in ["0", "1", "2", "3+", "unknown"].into_iter().enumerate() {
         let histogram = whole.connect_service.get(class).cloned().unwrap_or_default();
         families.histogram(&CONNECT_SERVICE, &[label], &histogram, Bounds::Latency, Scale::Seconds);
     }

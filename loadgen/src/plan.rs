@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::arrivals::simultaneous;
 use crate::budget::{Budget, Facts, RESERVED_FDS};
-use crate::opts::{ArrivalKind, AutoCount, Engine, Opts, PortRange, RunTime, Shard};
+use crate::opts::{ArrivalKind, AutoCount, Close, Confirm, Engine, Opts, PortRange, RunTime, Shard};
 use crate::sources;
 
 pub use contradictions::check;
@@ -230,6 +230,15 @@ impl Plan {
     /// Are connections held open after their verdict?
     pub(crate) fn holds(&self) -> bool {
         self.opts.keep.is_some() || !self.opts.hold.is_zero()
+    }
+
+    /// May an attempt be over with its handshake, without the worker having a say? Nothing is waited for, its socket is not
+    /// kept, and it cannot have met itself; one that is slow has time to be asked before its deadline.
+    pub(crate) fn ends_with_the_handshake(&self) -> bool {
+        let opts = &self.opts;
+        let nothing_to_say = opts.confirm == Confirm::None && !opts.fastopen && opts.close == Close::Reset;
+        let patient = opts.deadline.as_ns() >= 8 * kernel::process::tick_ns();
+        nothing_to_say && !self.holds() && !self.self_connect_possible && patient
     }
 
     /// What drives the sockets: never `auto`.

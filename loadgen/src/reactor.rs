@@ -106,6 +106,10 @@ pub(crate) trait Reactor {
     /// not tell again.
     fn look_again(&mut self, token: Token) -> Option<Seen>;
 
+    /// The attempt takes longer than most: its connection must not end by itself any more, so that it can be asked. What
+    /// never ends by itself need not listen.
+    fn untie(&mut self, _token: Token) {}
+
     /// Asks the attempt's socket; `None` when there is none.
     fn with_socket<T>(&mut self, token: Token, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T>;
 

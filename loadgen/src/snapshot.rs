@@ -145,7 +145,7 @@ pub struct PhaseCounts {
     pub lag: HistogramSnapshot,
     /// established − planned.
     pub connect_latency: HistogramSnapshot,
-    /// established − issued, by SYN retransmits 0, 1, 2, 3 and more.
+    /// established − issued, by SYN retransmits 0, 1, 2, 3 and more, and not known.
     pub connect_service: Vec<HistogramSnapshot>,
     /// first byte − planned.
     pub confirm_latency: HistogramSnapshot,

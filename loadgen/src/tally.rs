@@ -8,8 +8,8 @@ use telemetry::histogram::Histogram;
 use crate::snapshot::PhaseCounts;
 use crate::verdict::Verdict;
 
-/// Retransmitted SYNs told apart: 0, 1, 2, 3 and more.
-pub(crate) const RETRANSMIT_CLASSES: usize = 4;
+/// Retransmitted SYNs told apart: 0, 1, 2, 3 and more, and not known.
+const RETRANSMIT_CLASSES: usize = 5;
 
 /// An attempt established this soon did not wait for the first SYN timeout, which is 1 s (`TCP_TIMEOUT_INIT`).
 const BEFORE_SYN_TIMEOUT_NS: u64 = 900_000_000;
@@ -23,7 +23,7 @@ pub(crate) struct Tally {
     pub(crate) planned: Counter,
     pub(crate) issued: Counter,
     pub(crate) before_syn: Counter,
-    pub(crate) established: Counter,
+    established: Counter,
     pub(crate) reset_at_connect: Counter,
     pub(crate) closed_without_byte: Counter,
     pub(crate) abrupt: Counter,
@@ -35,7 +35,7 @@ pub(crate) struct Tally {
     others: [Counter; ERRNOS],
     pub(crate) lag: Histogram,
     pub(crate) connect_latency: Histogram,
-    pub(crate) connect_service: [Histogram; RETRANSMIT_CLASSES],
+    connect_service: [Histogram; RETRANSMIT_CLASSES],
     pub(crate) confirm_latency: Histogram,
     pub(crate) confirm_service: Histogram,
 }
@@ -59,8 +59,12 @@ impl Tally {
         self.others[index].add(1);
     }
 
-    /// An attempt was established `after_ns` from its issue, having sent its SYN `retransmits` times more.
-    pub(crate) fn retransmitted(&self, retransmits: u32, after_ns: u64) {
+    /// An attempt was established `after_ns` from its issue, having sent its SYN `retransmits` times more, if that is known.
+    pub(crate) fn established_after(&self, after_ns: u64, retransmits: Option<u32>) {
+        self.established.add(1);
+        let class = retransmits.map_or(RETRANSMIT_CLASSES - 1, |n| (n as usize).min(RETRANSMIT_CLASSES - 2));
+        self.connect_service[class].record(after_ns);
+        let Some(retransmits) = retransmits.filter(|n| *n > 0) else { return };
         let counter =
             if after_ns < BEFORE_SYN_TIMEOUT_NS { &self.early_syn_retransmits } else { &self.timed_syn_retransmits };
         counter.add(u64::from(retransmits));
@@ -103,14 +107,17 @@ mod tests {
     #[test]
     fn a_syn_sent_again_before_the_first_timeout_is_counted_apart_and_in_the_sum() {
         let tally = kernel::shared::zeroed::<Tally>();
-        for (retransmits, after_ms) in [(0, 0), (1, 9), (1, 12), (0, 899), (1, 1004), (3, 3010), (0, 1500)] {
-            tally.retransmitted(retransmits, after_ms * 1_000_000);
+        for (retransmits, after_ms) in [(0, 0), (1, 9), (1, 12), (0, 899), (1, 1004), (5, 3010), (0, 1500)] {
+            tally.established_after(after_ms * 1_000_000, Some(retransmits));
         }
+        tally.established_after(20_000_000, None);
         let mut sum = PhaseCounts::default();
         tally.add_to(&mut sum);
-        assert_eq!((sum.syn_retransmits, sum.early_syn_retransmits), (6, 2));
+        assert_eq!((sum.established, sum.syn_retransmits, sum.early_syn_retransmits), (8, 8, 2));
+        let classes: Vec<u64> = sum.connect_service.iter().map(|class| class.count).collect();
+        assert_eq!(classes, [3, 3, 0, 1, 1], "0, 1, 2, 3 and more, not known");
         let mut whole = sum.clone();
         whole.absorb(&sum);
-        assert_eq!((whole.syn_retransmits, whole.early_syn_retransmits), (12, 4));
+        assert_eq!((whole.syn_retransmits, whole.early_syn_retransmits), (16, 4));
     }
 }

@@ -8,9 +8,11 @@
 //! an attempt took leaves room for doubt. Needs Linux 6.8 (`FIXED_FD_INSTALL`), for sources 6.11 (`BIND`).
 #![expect(unsafe_code, reason = "requests refer to memory that the kernel reads and writes later")]
 
+mod completions;
 mod needs;
 mod requests;
 mod step;
+mod tie;
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,18 +23,19 @@ use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, opcode};
 use kernel::process::monotonic_ns;
 use rustix::io::Errno;
 use socket2::SockAddr;
 
 use crate::attempt::NotIssued;
-use crate::opts::{ArrivalKind, Confirm, Sockets};
+use crate::opts::{ArrivalKind, Sockets};
 use crate::plan::Plan;
-use crate::reactor::{Reactor, Seen, Token, Wants, compare};
+use crate::reactor::{Reactor, Seen, Token, Wants};
 
 pub(crate) use needs::{lacks, most_files};
 use step::Step;
+use tie::Tie;
 
 /// Requests that may wait for submission; a chain must fit.
 const REQUESTS: u32 = 1024;
@@ -63,6 +66,7 @@ struct Slot {
     open: bool,
     /// Was the connection reset before the kernel said that there was one?
     reset: bool,
+    tie: Tie,
 }
 
 /// A ring and the sockets among its files.
@@ -77,6 +81,8 @@ pub(crate) struct Uring {
     /// Every source as bind takes it, in the plan's order.
     sources: Vec<SockAddr>,
     together: bool,
+    /// See [`Plan::ends_with_the_handshake`].
+    ties: bool,
     /// Connects and receives that have not completed, those of attempts that are gone included.
     outstanding: usize,
     /// What [`Uring::install`] asked for, and for whom.
@@ -108,8 +114,15 @@ impl Ring {
 impl Uring {
     /// An engine with this ring for `share` attempts at once, which `stop` wakes up.
     pub(crate) fn new(plan: Arc<Plan>, share: usize, Ring(ring): Ring, stop: OwnedFd) -> Self {
-        let idle =
-            Slot { token: Token::NONE, wants: Wants::Connection, matched: 0, waiting: 0, open: false, reset: false };
+        let idle = Slot {
+            token: Token::NONE,
+            wants: Wants::Connection,
+            matched: 0,
+            waiting: 0,
+            open: false,
+            reset: false,
+            tie: Tie::None,
+        };
         Self {
             ring,
             stop,
@@ -118,6 +131,7 @@ impl Uring {
             target: (plan.target, plan.target.into()),
             sources: plan.sources.iter().map(|ip| SocketAddr::new(*ip, 0).into()).collect(),
             together: matches!(plan.opts.arrivals, ArrivalKind::Closed(_)),
+            ties: plan.ends_with_the_handshake(),
             outstanding: 0,
             installed: None,
             untold: VecDeque::new(),
@@ -159,60 +173,6 @@ impl Uring {
         }
     }
 
-    fn interpret(&mut self, step: Step, token: Token, completion: &cqueue::Entry) -> Option<Seen> {
-        let result = completion.result();
-        let errno = (result < 0).then(|| Errno::from_raw_os_error(-result));
-        let reads = usize::from(self.plan.opts.confirm != Confirm::None);
-        match step {
-            Step::Install => {
-                // SAFETY: the kernel has just installed it for us, and its completion is seen once.
-                self.installed = (result >= 0).then(|| (token, unsafe { OwnedFd::from_raw_fd(result) }));
-                return None;
-            }
-            Step::End | Step::Stop => return None,
-            // What was linked to a quiet request that failed completes quietly, too.
-            Step::Open => self.outstanding -= 1 + reads,
-            Step::Say if errno == Some(Errno::CANCELED) => return None,
-            Step::Say | Step::Connect | Step::Read => self.outstanding -= 1,
-        }
-        let slot = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)?;
-        slot.waiting = match step {
-            Step::Connect | Step::Read => slot.waiting.saturating_sub(1),
-            _ => 0,
-        };
-        let reset = slot.reset;
-        match (step, errno) {
-            (Step::Open, Some(errno)) => return Some(Seen::NoSocket(errno)),
-            // Of a receive whose connect failed.
-            (_, Some(Errno::CANCELED)) => return None,
-            // The kernel asks for the error before it says that the handshake is over. What came between the two is there.
-            (Step::Connect, Some(Errno::CONNRESET)) if reads > 0 => {
-                slot.reset = true;
-                self.read_on(token);
-                return None;
-            }
-            (Step::Read, Some(_)) if reset => return Some(Seen::Failed(Errno::CONNRESET)),
-            (_, Some(errno)) => return Some(Seen::Failed(errno)),
-            (Step::Connect, None) => {
-                slot.wants = Wants::Answer;
-                return Some(Seen::Connected);
-            }
-            _ => {}
-        }
-        let came = usize::try_from(result).unwrap_or(0);
-        if came == 0 {
-            return Some(if reset { Seen::Failed(Errno::CONNRESET) } else { Seen::Ended });
-        }
-        if slot.wants != Wants::End {
-            let piece = &self.pieces[token.index() * PIECE..][..came.min(PIECE)];
-            if let Some(seen) = compare(self.plan.opts.expect.bytes(), &mut slot.matched, piece) {
-                return Some(seen);
-            }
-        }
-        self.read_on(token);
-        None
-    }
-
     /// A descriptor of the attempt's socket.
     fn install(&mut self, token: Token) -> Option<OwnedFd> {
         self.room_for(1).ok()?;
@@ -223,6 +183,12 @@ impl Uring {
         // It completes while it is submitted.
         self.take_in();
         self.installed.take().filter(|(of, _)| *of == token).map(|(_, socket)| socket)
+    }
+
+    /// The answer to what [`Uring::install`] asked for: a descriptor, or an error below 0.
+    fn note_installed(&mut self, token: Token, result: i32) {
+        // SAFETY: the kernel has just installed it for us, and its completion is seen once.
+        self.installed = (result >= 0).then(|| (token, unsafe { OwnedFd::from_raw_fd(result) }));
     }
 
     /// Takes everything that has completed, to be told later. What the kernel had no room for follows what there was.
@@ -309,7 +275,14 @@ impl Reactor for Uring {
         self.untold.remove(at).map(|(_, seen)| seen)
     }
 
+    fn untie(&mut self, token: Token) {
+        self.cut(token);
+    }
+
     fn with_socket<T>(&mut self, token: Token, ask: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        if self.slots[token.index()].tie == Tie::Done {
+            return None;
+        }
         let socket = self.install(token)?;
         Some(ask(socket.as_fd()))
     }
@@ -332,9 +305,10 @@ impl Reactor for Uring {
 
     fn close(&mut self, token: Token, fit: bool) {
         let index = token.index();
-        let Slot { waiting, open, wants, .. } = self.slots[index];
+        self.settle_tie(token);
+        let Slot { waiting, open, wants, tie, .. } = self.slots[index];
         self.slots[index].token = Token::NONE;
-        if !open || self.room_for(2).is_err() {
+        if !open || (tie == Tie::Done && fit) || self.room_for(2).is_err() {
             return;
         }
         let (file, end) = (Fixed(token.slot), Step::End.user_data(token));
@@ -348,8 +322,7 @@ impl Reactor for Uring {
         // While a chain is under way, its rest might find the socket's next life.
         let chain_is_over = waiting == 0 || wants == Wants::End;
         if fit && chain_is_over && self.plan.opts.sockets == Sockets::Reused {
-            let disconnect = opcode::Connect::new(file, &raw const NOWHERE, NOWHERE_LENGTH).build();
-            self.push(&disconnect.user_data(end).flags(Flags::SKIP_SUCCESS));
+            self.push(&self.end(file).user_data(end).flags(Flags::SKIP_SUCCESS));
             return;
         }
         self.slots[index].open = false;
@@ -393,3 +366,6 @@ impl std::fmt::Debug for Uring {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,29 +8,27 @@
 //! ([`crate::pacer`]), and the rest is spent looking at the clock, while events are handled.
 
 mod attempts;
+mod ends;
+mod resent;
 
 use std::io;
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use kernel::process::monotonic_ns;
-use rustix::io::Errno;
 use telemetry::Stop;
 
 use crate::attempt::{self, Attempt, Stage};
 use crate::counts::Counts;
-use crate::opts::{ArrivalKind, Close, Confirm};
+use crate::opts::{ArrivalKind, Confirm, Engine};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token};
 use crate::sources::Sources;
-use crate::tally::RETRANSMIT_CLASSES;
 use crate::target::Aim;
 use crate::verdict::Verdict;
 use attempts::{Attempts, Queue};
-
-/// A client that sends anything this soon after its last ACK may have the two handled on two CPUs.
-const ABRUPT_NS: u64 = 10_000_000;
+use resent::Resent;
 
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
@@ -47,6 +45,8 @@ pub(crate) struct Share {
 /// One worker, moved into its thread.
 pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
+    /// See [`Plan::ends_with_the_handshake`].
+    ends_with_the_handshake: bool,
     aim: Aim,
     sources: Sources,
     /// Planned instants, ns from the start, that are this worker's.
@@ -58,6 +58,8 @@ pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     attempts: Attempts,
     /// Attempts without a verdict, by deadline.
     deadlines: Queue,
+    /// Attempts whose connection ends by itself, by when that is prevented.
+    quick: Queue,
     /// Connections held, by their end.
     held: Queue,
     /// Connections whose other side has not closed yet, by when that is not waited for any longer.
@@ -65,6 +67,7 @@ pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     pacer: Pacer,
     /// No SYN is sent again sooner, ns.
     tick: u64,
+    resent: Resent,
 }
 
 impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
@@ -79,6 +82,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     ) -> Self {
         Self {
             pacer: Pacer::new(plan.opts.spin),
+            ends_with_the_handshake: plan.engine == Engine::IoUring && plan.ends_with_the_handshake(),
             plan,
             aim,
             sources,
@@ -89,9 +93,11 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             reactor,
             attempts: Attempts::default(),
             deadlines: Queue::default(),
+            quick: Queue::default(),
             held: Queue::default(),
             ending: Queue::default(),
             tick: kernel::process::tick_ns(),
+            resent: Resent::default(),
         }
     }
 
@@ -100,6 +106,9 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     pub(crate) fn run(mut self, origin: u64, counts: &Counts) -> io::Result<()> {
         kernel::process::set_timer_slack_min();
         self.reactor.enter()?;
+        if self.ends_with_the_handshake {
+            self.resent.begin();
+        }
         self.origin = origin;
         loop {
             let next = self.issue_due(counts);
@@ -191,6 +200,9 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 counts.connecting.add(1);
                 self.attempts.put(token, Attempt { stage: Stage::Connecting, phase, planned, issued, established: 0 });
                 self.deadlines.push(issued.saturating_add(self.plan.opts.deadline.as_ns()), token);
+                if self.ends_with_the_handshake {
+                    self.quick.push(issued + self.tick * 3 / 4, token);
+                }
             }
             Err(failed) => {
                 self.attempts.release(token);
@@ -263,15 +275,14 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         let service = now.saturating_sub(attempt.issued);
         // Nothing is sent again within a tick, and asking costs a system call.
         let retransmits = if service < self.tick {
-            0
+            Some(0)
         } else {
-            self.reactor.with_socket(token, attempt::syn_retransmits).unwrap_or(0)
+            let asked = self.reactor.with_socket(token, attempt::syn_retransmits);
+            asked.or_else(|| self.resent.nothing_since(attempt.issued).then_some(0))
         };
         let tally = counts.of(&attempt);
-        tally.established.add(1);
         tally.connect_latency.record(now.saturating_sub(attempt.planned));
-        tally.connect_service[(retransmits as usize).min(RETRANSMIT_CLASSES - 1)].record(service);
-        tally.retransmitted(retransmits, service);
+        tally.established_after(service, retransmits);
         match self.plan.opts.confirm {
             Confirm::None => self.conclude(token, Verdict::Connected, counts),
             // The client speaks right behind its last ACK.
@@ -293,6 +304,9 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         let at = |attempts: &Attempts, token, stages: [Stage; 2]| {
             attempts.get(token).is_some_and(|attempt| stages.contains(&attempt.stage))
         };
+        while let Some(token) = self.quick.due(now, |token| at(&self.attempts, token, [Stage::Connecting; 2])) {
+            self.reactor.untie(token);
+        }
         let undecided = [Stage::Connecting, Stage::Confirming];
         while let Some(token) = self.deadlines.due(now, |token| at(&self.attempts, token, undecided)) {
             self.decide(token, counts);
@@ -338,79 +352,12 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         self.plan.planned_until().map_or(0, |until| self.origin.saturating_add(until))
     }
 
-    /// Gives the attempt the verdict of an error.
-    fn fail(&mut self, token: Token, errno: Errno, counts: &Counts) {
-        if let Some(attempt) = self.attempts.get(token) {
-            counts.of(attempt).fail(attempt::verdict_of(errno), errno);
-            self.close(token, false, counts);
-        }
-    }
-
-    /// Gives the attempt its verdict. Its connection is held, if it is one to be held, or ended.
-    fn conclude(&mut self, token: Token, verdict: Verdict, counts: &Counts) {
-        let Some(attempt) = self.attempts.get(token) else { return };
-        counts.of(attempt).conclude(verdict);
-        let good = matches!(verdict, Verdict::Served | Verdict::Connected);
-        if !good {
-            if verdict == Verdict::Unserved {
-                self.note_abrupt(token, counts);
-            }
-            return self.close(token, false, counts);
-        }
-        if !self.plan.holds() {
-            return self.end(token, counts);
-        }
-        self.stage(token, Stage::Holding, counts);
-        let hold = self.plan.opts.hold;
-        let until = if hold.is_zero() { u64::MAX } else { monotonic_ns().saturating_add(hold.as_ns()) };
-        self.held.push(until, token);
-        self.reactor.watch_end(token);
-        let holding = |token| self.attempts.get(token).is_some_and(|attempt| attempt.stage == Stage::Holding);
-        if let Some(keep) = self.share.keep
-            && counts.holding.get() > keep as u64
-            && let Some(oldest) = self.held.due(u64::MAX, holding)
-        {
-            self.end(oldest, counts);
-        }
-    }
-
-    /// Ends a good connection the way the plan says.
-    fn end(&mut self, token: Token, counts: &Counts) {
-        if self.plan.opts.confirm == Confirm::None {
-            self.note_abrupt(token, counts);
-        }
-        if self.plan.opts.close != Close::Shutdown {
-            return self.close(token, true, counts);
-        }
-        self.stage(token, Stage::Closing, counts);
-        self.reactor.shut(token);
-        self.ending.push(monotonic_ns().saturating_add(self.plan.opts.deadline.as_ns()), token);
-    }
-
-    /// Closes the attempt's socket and frees its slot. `fit`: the socket may be connected again.
-    fn close(&mut self, token: Token, fit: bool, counts: &Counts) {
-        let Some(attempt) = self.attempts.get(token) else { return };
-        counts.at(attempt.stage).sub(1);
-        self.reactor.close(token, fit);
-        self.attempts.release(token);
-    }
-
-    /// Counts an attempt that ends its connection right after its last ACK. With confirm reply it has been counted: its data
-    /// came first.
-    fn note_abrupt(&self, token: Token, counts: &Counts) {
-        if let Some(attempt) = self.attempts.get(token)
-            && self.plan.opts.confirm != Confirm::Reply
-            && monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS
-        {
-            counts.of(attempt).abrupt.add(1);
-        }
-    }
-
     /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
     fn wake(&self, next: Option<u64>) -> Option<u64> {
         let arrival = next.map(|planned| self.pacer.wake_for(planned));
         let kept = next.is_none() && self.plan.opts.hold.is_zero() && self.held.first().is_some();
         let load = kept.then(|| self.kept_until());
-        [arrival, load, self.deadlines.first(), self.held.first(), self.ending.first()].into_iter().flatten().min()
+        let queues = [&self.quick, &self.deadlines, &self.held, &self.ending].map(Queue::first);
+        queues.into_iter().chain([arrival, load]).flatten().min()
     }
 }

@@ -9,6 +9,10 @@ pub(super) enum Step {
     /// Socket, options, bind: completes when it failed.
     Open,
     Connect,
+    /// What is linked to the connect and ends the connection: completes in its place.
+    Tied,
+    /// What is looked at instead of a connect that was cancelled.
+    Look,
     /// Completes when it failed.
     Say,
     Read,
@@ -19,7 +23,8 @@ pub(super) enum Step {
     Stop,
 }
 
-const STEPS: [Step; 7] = [Step::Open, Step::Connect, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
+const STEPS: [Step; 9] =
+    [Step::Open, Step::Connect, Step::Tied, Step::Look, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
 
 impl Step {
     pub(super) fn user_data(self, token: Token) -> u64 {

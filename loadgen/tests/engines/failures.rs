@@ -2,13 +2,15 @@
 
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kernel::sysctl;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::support::*;
-use loadgen::opts::{Confirm, Engine};
+use loadgen::opts::{Confirm, Engine, Sockets};
 use loadgen::{Generator, Machine, Plan, Verdict};
+use telemetry::namespace::Detail;
 
 /// `ip ARGS`, of iproute2.
 fn ip(args: &str) {
@@ -66,6 +68,33 @@ with_both_engines! {
         assert_eq!((kernel.abort_on_timeout, kernel.attempt_fails), (PLANNED, PLANNED), "not the generator's own deadline");
         assert!(kernel.syn_retransmits >= PLANNED, "{kernel:?}");
         drop(full);
+    }
+
+    /// An attempt that needs no confirmation may end with its handshake: who had to send its SYN again is asked all the same.
+    fn a_second_syn_is_seen(engine) {
+        for sockets in [Sockets::Fresh, Sockets::Reused] {
+            let (listener, waits) = full();
+            let before = counters().syn_retransmits;
+            let generator = start(opts(engine, nobody(), |opts| {
+                opts.confirm = Confirm::None;
+                opts.sockets = sockets;
+            }));
+            std::thread::sleep(Duration::from_millis(400));
+            // Who waits is let in, and makes room for one at a time.
+            listener.set_nonblocking(true).expect("an option");
+            let began = Instant::now();
+            while generator.observer().snapshot(Detail::Books).measured.concluded() < PLANNED {
+                assert!(began.elapsed() < LIMIT);
+                let _ = listener.accept();
+            }
+            let books = end(generator);
+            all(&books, Verdict::Connected);
+            let classes: Vec<u64> = books.measured.connect_service.iter().map(|class| class.count).collect();
+            assert_eq!((classes[0], classes[4]), (0, 0), "every SYN was sent again, and none is unknown: {classes:?}");
+            assert_eq!(books.measured.syn_retransmits, counters().syn_retransmits - before);
+            assert_eq!(books.measured.early_syn_retransmits, 0);
+            drop((listener, waits));
+        }
     }
 
     fn the_kernel_gives_up_by_the_users_timeout(engine) {

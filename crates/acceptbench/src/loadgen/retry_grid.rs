@@ -25,6 +25,9 @@ const LONGEST_TIMEOUT_S: u64 = 120;
 /// An attempt with a SYN sent again that is established before this met a leftover: no timer fires so early.
 const EARLY_NS: u64 = 900_000_000;
 
+/// Class of most retransmits that are told apart. What is beyond is not known, and sorted by its time alone.
+const MOST_TOLD: usize = 3;
+
 /// Characters of the longest bar.
 const BAR: usize = 40;
 
@@ -67,7 +70,7 @@ fn sort(counts: &PhaseCounts, grid: &[u64]) -> Established {
     for (retransmits, histogram) in counts.connect_service.iter().enumerate() {
         for &(bucket, n) in &histogram.buckets {
             let ns = upper_edge(bucket as usize);
-            if retransmits > 0 && ns < EARLY_NS {
+            if (1..=MOST_TOLD).contains(&retransmits) && ns < EARLY_NS {
                 sorted.leftover.buckets.push((bucket, n));
                 sorted.leftover.count += n;
                 continue;
