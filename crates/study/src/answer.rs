@@ -1,11 +1,14 @@
 //! The answer sentence: what the trials say about the experiment's question, derived from the cells and never written
 //! by hand.
 //!
-//! It compares cells with the baseline. A change of the median below the smallest effect is nothing; one beyond it
-//! while the ranges overlap is within the spread, and said to be; only one beyond it with ranges apart is claimed. The
-//! smallest effect is a difference for ratios (0.05 = 5 points) and a share of the baseline for everything else.
+//! It compares cells with the baseline. A change of the median below the smallest effect is nothing; one beyond it is
+//! claimed when it is a finding, and said to be none otherwise. Where nothing was tested (too few blocks, or between two cells
+//! of which neither is the baseline) ranges stand in for it: a change is claimed when they are apart, and said to be one
+//! whose ranges overlap otherwise. The smallest effect is a difference for ratios (0.05 = 5 points) and a share of the
+//! baseline for everything else.
 
 use crate::design::{Cell, Design, Factor};
+use crate::finding::{self, Contrast, Judgement};
 use crate::format;
 use crate::quantity::{Better, Quantity, Unit};
 use crate::summary::{Spread, Summary};
@@ -19,7 +22,7 @@ const P99: &str = "confirm-latency.p99";
 pub struct Evidence<'a> {
     /// The cells.
     pub design: &'a Design,
-    /// Their medians and ranges; with `confirm-latency.p99` if it is to be quoted.
+    /// Their medians, ranges and findings; with `confirm-latency.p99` if it is to be quoted.
     pub summary: &'a Summary,
     /// The quantity that answers the question.
     pub quantity: &'a Quantity,
@@ -33,7 +36,7 @@ pub struct Evidence<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Nothing,
-    WithinSpread,
+    Unsure,
     Clear,
 }
 
@@ -87,7 +90,7 @@ impl Evidence<'_> {
             };
             let changes: Vec<(Change, &Cell)> =
                 cells.iter().filter(alone).filter_map(|cell| Some((self.change(base, cell)?, *cell))).collect();
-            let strongest = [Change::Clear, Change::WithinSpread].into_iter().find_map(|kind| {
+            let strongest = [Change::Clear, Change::Unsure].into_iter().find_map(|kind| {
                 // max_by keeps the last of equals; reversed, that is the nearest level.
                 let of_kind = changes.iter().rev().filter(|(change, _)| *change == kind);
                 of_kind.map(|(_, cell)| *cell).max_by(|a, b| self.effect(base, a).total_cmp(&self.effect(base, b)))
@@ -134,14 +137,21 @@ impl Evidence<'_> {
         let best = self.extreme(&cells)?;
         let value =
             |cell: &Cell| self.spread(cell).map_or_else(String::new, |s| format::value(s.median, self.quantity.unit));
-        let differ = cells.iter().any(|cell| self.change(best, cell) == Some(Change::Clear));
+        let tested: Vec<&Contrast> = cells.iter().filter_map(|cell| self.tested(cell)).collect();
+        // The best and the worst are further apart than a finding and its baseline, which is one of the cells.
+        let differ = if tested.is_empty() {
+            cells.iter().any(|cell| self.change(best, cell) == Some(Change::Clear))
+        } else {
+            tested.iter().any(|contrast| contrast.judgement.is_finding())
+        };
         let most = if cells.len() == 1 {
             format!("{} {}", self.quantity.title, value(best))
         } else if !differ {
             let medians = cells.iter().filter_map(|cell| self.spread(cell)).map(|spread| spread.median).collect();
             let range =
                 Spread::of(medians).map_or_else(String::new, |all| format::range(all.range, self.quantity.unit));
-            format!("no level stands out beyond the spread ({} {range})", self.quantity.title)
+            let beyond = if tested.is_empty() { "beyond the spread" } else { "beyond chance" };
+            format!("no level stands out {beyond} ({} {range})", self.quantity.title)
         } else if self.quantity.name == "served-ratio" {
             let worst = self.extreme_by(&cells, -1.0).map_or_else(String::new, |worst| {
                 format!(", {} least ({})", levels_in_words(self.design, worst), value(worst))
@@ -194,14 +204,33 @@ impl Evidence<'_> {
         self.summary.spread(cell.index, self.quantity.name)
     }
 
+    /// The contrast of a cell with its baseline, if it was tested.
+    fn tested(&self, cell: &Cell) -> Option<&Contrast> {
+        let all = &self.summary.findings.as_ref()?.contrasts;
+        all.iter().find(|c| c.cell == cell.index && c.metric == self.quantity.name && c.p.is_some())
+    }
+
+    /// The contrast of two cells, if one is the other's baseline and it was tested.
+    fn contrast(&self, from: &Cell, to: &Cell) -> Option<&Contrast> {
+        let of = |cell: &Cell, other: &Cell| self.tested(cell).filter(|contrast| contrast.baseline == other.index);
+        of(to, from).or_else(|| of(from, to))
+    }
+
     fn change(&self, from: &Cell, to: &Cell) -> Option<Change> {
+        if let Some(contrast) = self.contrast(from, to) {
+            return Some(match contrast.judgement {
+                Judgement::NoDifference => Change::Nothing,
+                Judgement::Inconclusive => Change::Unsure,
+                Judgement::Better | Judgement::Worse | Judgement::Changed => Change::Clear,
+            });
+        }
         let (a, b) = self.spread(from).zip(self.spread(to))?;
         let effect = self.effect(from, to);
         // `max` so that equal cells are nothing even with a smallest effect of 0.
         Some(if effect < self.smallest_effect.max(f64::MIN_POSITIVE) {
             Change::Nothing
         } else if a.overlaps(&b) {
-            Change::WithinSpread
+            Change::Unsure
         } else {
             Change::Clear
         })
@@ -210,12 +239,7 @@ impl Evidence<'_> {
     /// Size of a change in the terms of the smallest effect.
     fn effect(&self, from: &Cell, to: &Cell) -> f64 {
         let Some((a, b)) = self.spread(from).zip(self.spread(to)) else { return 0.0 };
-        let difference = (b.median - a.median).abs();
-        match self.quantity.unit {
-            Unit::Ratio => difference,
-            _ if difference == 0.0 => 0.0,
-            _ => difference / a.median.abs(),
-        }
+        finding::effect(a.median, b.median, self.quantity.unit).abs()
     }
 
     /// `17.2 → 100 %, p99 2.10 s → 530 µs`.
@@ -226,8 +250,9 @@ impl Evidence<'_> {
         };
         let mut text =
             medians(self.quantity.name).map_or_else(String::new, |(a, b)| format::change(a, b, self.quantity.unit));
-        if self.change(from, to) == Some(Change::WithinSpread) {
-            text.push_str(" (within the spread)");
+        if self.change(from, to) == Some(Change::Unsure) {
+            let why = self.contrast(from, to).map(|contrast| format!(" ({})", contrast.judgement_in_words()));
+            text.push_str(why.as_deref().unwrap_or(" (ranges overlap)"));
         }
         if let Some((a, b)) = medians(P99).filter(|_| self.quantity.name != P99) {
             text.push_str(", p99 ");

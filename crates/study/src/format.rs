@@ -80,6 +80,27 @@ pub fn count(number: f64) -> String {
     if (number - number.round()).abs() < 0.05 { format!("{number:.0}") } else { format!("{number:.1}") }
 }
 
+/// A probability, to two digits and no lower than four decimals.
+pub fn p_value(p: f64) -> String {
+    if p < 0.000_05 {
+        "<0.0001".to_owned()
+    } else if p < 0.001 {
+        format!("{p:.4}")
+    } else if p < 0.0995 {
+        format!("{p:.3}")
+    } else {
+        format!("{p:.2}")
+    }
+}
+
+/// An effect with its sign: a difference of ratios in points, everything else as a share of where it began.
+pub fn effect(effect: f64, unit: Unit) -> String {
+    let sign = if effect < 0.0 { "−" } else { "+" };
+    let size = effect.abs() * 100.0;
+    let size = if size < 999.5 { format!("{size:.1}") } else { format!("{size:.0}") };
+    format!("{sign}{size} {}", if unit == Unit::Ratio { "points" } else { "%" })
+}
+
 /// `1 trial`, `2 trials`.
 pub fn plural(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
@@ -130,6 +151,22 @@ mod tests {
         assert_eq!(range([0.172, 0.172], Unit::Ratio), "17.2 %");
         assert_eq!(range([3.0, 12.5], Unit::Count), "3–12.5");
         assert_eq!(value(1234.0, Unit::PerSecond), "1234/s");
+    }
+
+    #[test]
+    fn probabilities_are_never_rounded_to_nothing() {
+        for (p, text) in
+            [(0.000_01, "<0.0001"), (0.000_1, "0.0001"), (0.031_25, "0.031"), (0.099_6, "0.10"), (1.0, "1.00")]
+        {
+            assert_eq!(p_value(p), text, "{p}");
+        }
+    }
+
+    #[test]
+    fn effects_carry_their_sign_and_ratios_are_points() {
+        assert_eq!(effect(0.385, Unit::Ratio), "+38.5 points");
+        assert_eq!(effect(-0.123, Unit::Seconds), "−12.3 %");
+        assert_eq!(effect(41.0, Unit::Count), "+4100 %");
     }
 
     #[test]

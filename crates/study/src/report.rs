@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
 use crate::format;
+use crate::interval::Interval;
 use crate::quantity::{Quantity, UnknownQuantity};
 use crate::results::Trial;
 use crate::screen::{Place, Screen};
@@ -42,7 +43,7 @@ impl Report<'_> {
     /// # Errors
     /// [`UnknownQuantity`] never happens with [`SHOWN`] as it is; a test keeps it so.
     pub fn markdown(&self) -> Result<String, UnknownQuantity> {
-        let mut sections = vec![self.opening(), self.expectations(), self.invalid()];
+        let mut sections = vec![self.opening(), self.findings()?, self.expectations(), self.invalid()];
         let mut names = SHOWN.to_vec();
         names.retain(|name| *name != self.screen.quantity.name);
         names.insert(0, self.screen.quantity.name);
@@ -65,6 +66,40 @@ impl Report<'_> {
             summary.valid,
             summary.balanced,
         )
+    }
+
+    /// Every contrast, its figures and what it came to.
+    fn findings(&self) -> Result<String, UnknownQuantity> {
+        let Some(findings) = &self.screen.summary.findings else { return Ok(String::new()) };
+        let Some(sentence) = findings.sentence() else { return Ok(String::new()) };
+        let mut body = format!("{sentence}.\n\n");
+        if findings.tested().is_some() {
+            body.push_str(&findings.method());
+            body.push_str("\n\n");
+        }
+        let header = ["cell", "against", "metric", "medians", "effect", "adjusted p", "judgement"].map(str::to_owned);
+        let words = |cell: usize| self.screen.design.cells.get(cell).map(|cell| self.screen.design.describe(cell));
+        let mut rows = Vec::new();
+        for contrast in &findings.contrasts {
+            let quantity = Quantity::named(&contrast.metric)?;
+            let mut effect = contrast.effect_in_words(quantity.unit);
+            if let Some(Interval { low, high, coverage, .. }) = contrast.interval {
+                let (low, high) = (format::effect(low, quantity.unit), format::effect(high, quantity.unit));
+                effect = format!("{effect} ({:.0} % CI {low} to {high})", coverage * 100.0);
+            }
+            let [from, to] = contrast.medians;
+            rows.push(vec![
+                contrast.name.clone(),
+                words(contrast.baseline).unwrap_or_default(),
+                quantity.title.to_owned(),
+                format::change(from, to, quantity.unit),
+                effect,
+                contrast.p.map_or_else(|| "–".to_owned(), format::p_value),
+                contrast.judgement_in_words(),
+            ]);
+        }
+        body.push_str(&table(&header, &rows));
+        Ok(section("Findings", &body))
     }
 
     fn expectations(&self) -> String {
@@ -185,7 +220,7 @@ impl Report<'_> {
     }
 }
 
-/// The cells of one grid: a row each, medians with their ranges.
+/// The cells of one grid: a row each, medians with their spreads.
 fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Quantity]) -> String {
     let title = design.grids[grid].name.clone().unwrap_or_else(|| "Cells".to_owned());
     let mut header = vec!["cell".to_owned(), "valid".to_owned()];
@@ -193,21 +228,28 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
     let row = |cell: &Cell| {
         let counts = summary.cells.get(cell.index).map_or((0, 0), |cell| (cell.valid, cell.trials));
         let mut row = vec![crate::table::levels_in_words(design, cell), format!("{}/{}", counts.0, counts.1)];
-        row.extend(quantities.iter().map(|quantity| median_and_range(summary, cell.index, quantity)));
+        row.extend(quantities.iter().map(|quantity| median_and_spread(summary, cell.index, quantity)));
         row
     };
     let rows: Vec<Vec<String>> = design.cells_of(grid).map(row).collect();
-    let note = "Median (range) of the valid trials; the unit is the trial.\n\n";
+    let note = "Median of the valid trials and their range; from six trials on an interval (CI) that covers the median as often \
+                as it says, by order statistics. The unit is the trial.\n\n";
     section(&title, &format!("{note}{}", table(&header, &rows)))
 }
 
-/// The range stands beside the median where it reads differently.
-fn median_and_range(summary: &Summary, cell: usize, quantity: &Quantity) -> String {
+/// The spread stands beside the median where it reads differently.
+fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> String {
     let median = crate::table::median(summary, cell, quantity);
-    let range = summary.spread(cell, quantity.name).map(|spread| format::range(spread.range, quantity.unit));
-    match range.filter(|range| *range != median) {
-        Some(range) => format!("{median} ({range})"),
-        None => median,
+    let Some(spread) = summary.spread(cell, quantity.name) else { return median };
+    let (name, ends) = match spread.interval {
+        Some(interval) => {
+            (format!("{} CI", format::percent(interval.coverage)), [interval.low, interval.high])
+        }
+        None => ("range".to_owned(), spread.range),
+    };
+    match format::range(ends, quantity.unit) {
+        ends if ends == median => median,
+        ends => format!("{median} ({name} {ends})"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::answer::Evidence;
 use crate::design::Design;
 use crate::expectation::{Judgement, Outcome};
+use crate::finding::Findings;
 use crate::format::plural;
 use crate::quantity::Quantity;
 use crate::results::Attached;
@@ -23,7 +24,7 @@ pub struct Screen<'a> {
     pub question: &'a str,
     /// Its cells.
     pub design: &'a Design,
-    /// What the trials said, with `quantity` and `confirm-latency.p99`.
+    /// What the trials said, with `quantity` and `confirm-latency.p99`, and what comparing the cells came to.
     pub summary: &'a Summary,
     /// The quantity that answers the question.
     pub quantity: &'a Quantity,
@@ -81,6 +82,9 @@ pub fn render(screen: &Screen, width: usize) -> String {
     let table = Table { design: screen.design, summary: screen.summary, quantity: screen.quantity, width };
     lines.extend(table.lines());
     lines.extend(named("Answer", &screen.evidence().sentence(), width));
+    if let Some(found) = screen.summary.findings.as_ref().and_then(Findings::sentence) {
+        lines.extend(named("Finding", &found, width));
+    }
     for sentence in screen.changed() {
         lines.extend(named("Changed", &sentence, width));
     }

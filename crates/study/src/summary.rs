@@ -1,14 +1,16 @@
-//! What a run says cell by cell: per quantity the median of the valid trials and their range. Written as summary.json.
+//! What a run says cell by cell: per quantity the median of the valid trials, their range and, from six of them on, an
+//! interval; and what comparing the cells came to. Written as summary.json.
 //!
 //! The unit is the trial: a cell's p99 is the median of its trials' p99s, never a percentile of pooled attempts and
-//! never a mean of percentiles. It refuses confidence intervals: an order statistic covers a median with 95 % from six
-//! trials on, so here the range is shown and called range.
+//! never a mean of percentiles.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::design::{Cell, Design};
+use crate::finding::Findings;
+use crate::interval::Interval;
 use crate::quantity::{Quantity, Unit, UnknownQuantity};
 use crate::results::Trial;
 
@@ -28,6 +30,9 @@ pub struct Summary {
     pub units: BTreeMap<String, Unit>,
     /// Every cell of the design, in its order.
     pub cells: Vec<CellSummary>,
+    /// What comparing the cells came to; nothing before they were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Findings>,
 }
 
 /// A trial that does not count.
@@ -72,6 +77,9 @@ pub struct Spread {
     pub median: f64,
     /// Least and greatest value.
     pub range: [f64; 2],
+    /// Of the median, from six trials on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
 }
 
 impl Summary {
@@ -98,6 +106,7 @@ impl Summary {
             invalid,
             units: quantities.iter().map(|quantity| (quantity.name.to_owned(), quantity.unit)).collect(),
             cells: design.cells.iter().map(|cell| CellSummary::of(design, cell, trials, &quantities)).collect(),
+            findings: None,
         })
     }
 
@@ -129,17 +138,25 @@ impl CellSummary {
 impl Spread {
     /// Of values in any order; `None` of none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (least, greatest) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median =
-            if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
-        Some(Self { trials: values.len(), median, range: [least, greatest] })
+        let median = median(&mut values);
+        let range = [*values.first()?, *values.last()?];
+        Some(Self { trials: values.len(), median, range, interval: Interval::of_median(&values) })
     }
 
     /// Do the ranges share a value?
     pub fn overlaps(&self, other: &Self) -> bool {
         self.range[0] <= other.range[1] && other.range[0] <= self.range[1]
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; NaN of none. Leaves `values` in ascending order.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
 

@@ -3,8 +3,9 @@
 
 use crate::design::{Cell, Design, Grid};
 use crate::format;
+use crate::interval::Interval;
 use crate::quantity::Quantity;
-use crate::summary::Summary;
+use crate::summary::{Spread, Summary};
 
 /// Narrowest column: `100 %` and two spaces.
 const NARROWEST: usize = 7;
@@ -26,7 +27,20 @@ struct Block {
     /// What the columns are levels of.
     factor: String,
     labels: Vec<String>,
-    rows: Vec<(String, Vec<String>)>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    label: String,
+    texts: Vec<String>,
+    /// Given up where the block is too wide.
+    spare: bool,
+}
+
+impl Row {
+    fn new(label: String, texts: Vec<String>) -> Self {
+        Self { label, texts, spare: false }
+    }
 }
 
 impl Table<'_> {
@@ -37,7 +51,7 @@ impl Table<'_> {
         for (index, grid) in self.design.grids.iter().enumerate() {
             let main = blocks.first_mut().and_then(|(_, block)| block.as_mut());
             if let Some(main) = main.filter(|main| shares_columns(main, grid)) {
-                main.rows.push((row_name(main, grid), self.texts(self.design.cells_of(index))));
+                main.rows.push(Row::new(row_name(main, grid), self.texts(self.design.cells_of(index))));
             } else {
                 blocks.push((index, self.block(index, grid)));
             }
@@ -59,7 +73,7 @@ impl Table<'_> {
                 title,
                 factor: only.label.clone(),
                 labels: labels(0),
-                rows: self.median_and_range(&cells, grid),
+                rows: self.median_and_spread(&cells, grid),
             }),
             [rows, columns] => {
                 let deepest = rows.levels.iter().map(|level| width(&level.label)).max().unwrap_or(0);
@@ -68,21 +82,31 @@ impl Table<'_> {
                     format!("{name} {}", right(label, deepest))
                 };
                 let texts = |row: usize| self.texts(cells.iter().copied().filter(move |cell| cell.levels[0] == row));
-                let rows = rows.levels.iter().enumerate().map(|(row, level)| (named(row, &level.label), texts(row)));
+                let rows = rows.levels.iter().enumerate().map(|(row, level)| {
+                    Row::new(named(row, &level.label), texts(row))
+                });
                 Some(Block { title, factor: columns.label.clone(), labels: labels(1), rows: rows.collect() })
             }
             _ => None,
         }
     }
 
-    /// With one factor there is room for the spread.
-    fn median_and_range(&self, cells: &[&Cell], grid: &Grid) -> Vec<(String, Vec<String>)> {
+    /// With one factor there is room for the spread: intervals where every cell has one, else ranges.
+    fn median_and_spread(&self, cells: &[&Cell], grid: &Grid) -> Vec<Row> {
         let label = if grid.name.is_some() { self.quantity.title } else { "median" };
-        let mut rows = vec![(label.to_owned(), self.texts(cells.iter().copied()))];
+        let mut rows = vec![Row::new(label.to_owned(), self.texts(cells.iter().copied()))];
         let spread = |cell: &&Cell| self.summary.spread(cell.index, self.quantity.name);
-        if cells.iter().filter_map(spread).any(|spread| spread.trials > 1) {
-            let text = |cell| spread(cell).map_or_else(String::new, |s| format::range(s.range, self.quantity.unit));
-            rows.push(("range".to_owned(), cells.iter().map(text).collect()));
+        let spreads: Vec<Spread> = cells.iter().filter_map(spread).collect();
+        if spreads.iter().any(|spread| spread.trials > 1) {
+            let intervals: Option<Vec<Interval>> = spreads.iter().map(|spread| spread.interval).collect();
+            let least = intervals.iter().flatten().map(|interval| interval.coverage).min_by(f64::total_cmp);
+            let ends = |spread: Spread| match (&intervals, spread.interval) {
+                (Some(_), Some(interval)) => [interval.low, interval.high],
+                _ => spread.range,
+            };
+            let text = |cell| spread(cell).map_or_else(String::new, |s| format::range(ends(s), self.quantity.unit));
+            let label = least.map_or_else(|| "range".to_owned(), |least| format!("{} CI", format::percent(least)));
+            rows.push(Row { label, texts: cells.iter().map(text).collect(), spare: true });
         }
         rows
     }
@@ -150,10 +174,10 @@ pub(crate) fn levels_in_words(design: &Design, cell: &Cell) -> String {
 }
 
 impl Block {
-    /// `None` when it is wider than `limit`; ranges are given up first.
+    /// `None` when it is wider than `limit`; spreads are given up first.
     fn lines(mut self, limit: usize) -> Option<Vec<String>> {
         if self.total() > limit {
-            self.rows.retain(|(label, _)| label != "range");
+            self.rows.retain(|row| !row.spare);
         }
         if self.total() > limit {
             return None;
@@ -165,19 +189,19 @@ impl Block {
         };
         let gap = first - width(&self.factor);
         let mut lines = vec![row(&format!("{}{}", left(&self.title, gap), self.factor), &self.labels)];
-        lines.extend(self.rows.iter().map(|(label, texts)| row(label, texts)));
+        lines.extend(self.rows.iter().map(|Row { label, texts, .. }| row(label, texts)));
         Some(lines)
     }
 
     /// Width of the labels' column.
     fn first(&self) -> usize {
         let heading = width(&self.title) + 2 + width(&self.factor);
-        self.rows.iter().map(|(label, _)| width(label)).chain([heading]).max().unwrap_or(heading)
+        self.rows.iter().map(|row| width(&row.label)).chain([heading]).max().unwrap_or(heading)
     }
 
     /// Width of each column of values.
     fn column(&self) -> usize {
-        let texts = self.rows.iter().flat_map(|(_, texts)| texts).chain(&self.labels);
+        let texts = self.rows.iter().flat_map(|row| &row.texts).chain(&self.labels);
         texts.map(|text| width(text) + 2).max().unwrap_or(NARROWEST).max(NARROWEST)
     }
 

@@ -41,12 +41,17 @@ pub(crate) fn settle(trial: &mut Trial) {
 
 /// Makes the cohort's served ratio `per_mille` ‰, and gives every served attempt the same latency, ms.
 pub(crate) fn serve(trial: &mut Trial, per_mille: u64, latency_ms: u64) {
+    serve_ns(trial, per_mille, latency_ms * 1_000_000);
+}
+
+/// [`serve`] to the nanosecond.
+pub(crate) fn serve_ns(trial: &mut Trial, per_mille: u64, latency_ns: u64) {
     let cohort = &mut trial.loadgen.measured;
     cohort.verdicts.insert(Verdict::Served, per_mille);
     cohort.verdicts.insert(Verdict::TimedOut, 1000 - per_mille);
     cohort.verdicts.insert(Verdict::Unserved, 0);
     for _ in 0..10 {
-        cohort.confirm_latency.record(latency_ms * 1_000_000);
+        cohort.confirm_latency.record(latency_ns);
     }
 }
 

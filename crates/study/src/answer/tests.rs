@@ -53,7 +53,7 @@ fn overlapping_ranges_are_not_claimed() {
     let wide: &[(u64, u64)] = &[(150, 800), (300, 800), (400, 800)];
     assert_eq!(
         sentence(&one_factor(&["16", "128"]), &[LOW, wide]),
-        "backlog to 128: 17.2 → 30.0 % (within the spread), p99 800 → 800 ms"
+        "backlog to 128: 17.2 → 30.0 % (ranges overlap), p99 800 → 800 ms"
     );
 }
 

@@ -61,10 +61,10 @@ fn the_report_opens_with_question_and_answer() {
 }
 
 #[test]
-fn each_grid_is_a_table_of_medians_and_ranges() {
+fn each_grid_is_a_table_of_medians_and_labelled_ranges() {
     let text = markdown(|_| ());
     assert!(text.contains("## Cells\n") && text.contains("## sustained overload\n"), "{text}");
-    assert!(text.contains("\n| backlog 16 | 3/3 | 17.2 % (17.0–17.4 %) | 0 % |"), "{text}");
+    assert!(text.contains("\n| backlog 16 | 3/3 | 17.2 % (range 17.0–17.4 %) | 0 % |"), "{text}");
     assert_eq!(text.matches("| served of planned |").count(), 2, "the main quantity is shown once per table: {text}");
     let columns: BTreeSet<usize> = text
         .lines()
