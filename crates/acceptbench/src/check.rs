@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lab::{Experiment, Resolved};
-use study::format;
+use study::finding::Claim;
+use study::{format, reach};
 
 use crate::cli::CheckArgs;
 use crate::exit::{End, Failure};
@@ -29,11 +30,30 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
         for planned in first {
             say(&format!("  {}", experiment.design.describe(&experiment.design.cells[planned.cell])));
         }
+        say(&claims(&experiment));
         if let Some(kept) = half_open(&experiment) {
             say(&format!("half-open sockets in each trial's own namespaces: {kept}"));
         }
     }
     Ok(End::Success)
+}
+
+/// What the comparison of the main grid can come to.
+fn claims(experiment: &Experiment) -> String {
+    let cells = experiment.design.cells_of(0).count();
+    let p = reach::reachable_p(&vec![cells; experiment.replicates]);
+    match experiment.compare.claim {
+        _ if cells < 2 => "findings: none, there is one cell".to_owned(),
+        Claim::Findings if p <= reach::SIGNIFICANCE => {
+            format!("findings: a clear difference reaches p {}", format::p_value(p))
+        }
+        Claim::Findings => format!(
+            "findings: none, {} reach p {}",
+            format::plural(experiment.replicates, "replicate"),
+            format::p_value(p)
+        ),
+        Claim::Ranges => "findings: none, judged by range".to_owned(),
+    }
 }
 
 /// How many sockets trials keep half open; nothing when none does.

@@ -6,6 +6,7 @@ use anyhow::Context;
 use kernel::environment::Environment;
 use lab::{Experiment, Stored};
 use study::expectation::{Judgement, Outcome};
+use study::finding::{Comparison, Findings};
 use study::quantity::Quantity;
 use study::report::Report;
 use study::results::{Attached, Trial};
@@ -34,7 +35,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     if stored.trials.is_empty() {
         return Err(Failure::Usage(format!("{} holds no trial: run the experiment again", args.directory.display())));
     }
-    let answer = Answer::of(&stored.experiment, &stored.trials, stored.attached.as_ref()).map_err(Failure::usage)?;
+    let answer =
+        Answer::tested(&stored.experiment, &stored.trials, stored.attached.as_ref()).map_err(Failure::usage)?;
     let planned = stored.experiment.trials();
     let notes = if stored.trials.len() < planned {
         vec![format!("{} of {planned} trials are stored.", stored.trials.len())]
@@ -48,6 +50,27 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
 }
 
 impl Answer {
+    /// [`Self::of`], with the cells compared. For when no trial runs: it takes all CPUs for a moment.
+    pub(crate) fn tested(
+        experiment: &Experiment,
+        trials: &[Trial],
+        attached: Option<&Attached>,
+    ) -> anyhow::Result<Self> {
+        let mut answer = Self::of(experiment, trials, attached)?;
+        let compare = &experiment.compare;
+        let metrics = compare.metrics.iter().map(|name| Quantity::named(name)).collect::<Result<Vec<_>, _>>()?;
+        let comparison = Comparison {
+            design: &experiment.design,
+            baselines: &compare.baselines,
+            metrics: &metrics,
+            smallest_effect: compare.smallest_effect,
+            claim: compare.claim,
+            seed: experiment.seed,
+        };
+        answer.summary.findings = Some(Findings::of(&comparison, trials, &answer.summary));
+        Ok(answer)
+    }
+
     /// Sums up the trials and judges the expectations.
     pub(crate) fn of(experiment: &Experiment, trials: &[Trial], attached: Option<&Attached>) -> anyhow::Result<Self> {
         let mut names: Vec<&str> = experiment.compare.metrics.iter().map(String::as_str).collect();

@@ -81,7 +81,7 @@ fn conclude(experiment: &Experiment, results: &Path, finished: Finished) -> Resu
             None => Ok(End::Interrupted),
         };
     }
-    let answer = Answer::of(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
+    let answer = Answer::tested(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
     let shown = results.join("latest");
     let written = write_files(&finished.path, experiment, &finished.trials, &answer, Some(&finished.environment));
     say(&answer.screen(experiment, &shown, &notes(&finished)));

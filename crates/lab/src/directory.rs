@@ -193,7 +193,7 @@ impl Stored {
     /// A missing or malformed file, named with its line.
     pub fn read(path: &Path) -> Result<Self, DirectoryError> {
         fs::read_dir(path).map_err(failed("read the results directory", path))?;
-        let experiment = Experiment::read(&path.join("experiment.toml"))?;
+        let experiment = Experiment::read_stored(&path.join("experiment.toml"))?;
         let file = path.join("trials.jsonl");
         let mut text = fs::read_to_string(&file).map_err(failed("read", &file))?;
         // A runner killed while it wrote leaves a line without its end: that trial was not kept.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use study::design::Design;
 use study::expectation::Expectation;
+use study::finding::Claim;
 use telemetry::units::Span;
 use thiserror::Error;
 use toml::Spanned;
@@ -73,10 +74,16 @@ pub enum Family {
 pub struct Compare {
     /// Quantities, the main one first.
     pub metrics: Vec<String>,
-    /// The cell the others are held against.
+    /// The cell of the main grid that the others are held against, if the file names one.
     pub baseline: Option<usize>,
+    /// The cell of each grid that its others are held against; a grid without one is not compared.
+    pub baselines: Vec<usize>,
     /// Differences below this do not matter.
     pub smallest_effect: f64,
+    /// What differences are judged by.
+    pub claim: Claim,
+    /// Why nothing can be found, if that is asked for: no reason not to read what was run all the same.
+    out_of_reach: Option<ExperimentError>,
 }
 
 /// An experiment that cannot be run as written: one line, `file:line: what and how to mend it`.
@@ -115,12 +122,20 @@ impl Experiment {
     /// # Errors
     /// What cannot be read or cannot be run, with its place.
     pub fn read(path: &Path) -> Result<Self, ExperimentError> {
+        Self::read_stored(path)?.within_reach()
+    }
+
+    /// Reads the file of a run, whatever its comparison can come to.
+    ///
+    /// # Errors
+    /// What cannot be read or could not have been run, with its place.
+    pub fn read_stored(path: &Path) -> Result<Self, ExperimentError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| ExperimentError {
             place: name.clone(),
             message: format!("cannot read the experiment file: {error}{}", reading_hint(error.kind())),
         })?;
-        Self::parse(&name, &text)
+        Self::parse_stored(&name, &text)
     }
 
     /// Checks a file's text; `name` is how errors call it.
@@ -128,6 +143,18 @@ impl Experiment {
     /// # Errors
     /// What cannot be run, with its place.
     pub fn parse(name: &str, text: &str) -> Result<Self, ExperimentError> {
+        Self::parse_stored(name, text)?.within_reach()
+    }
+
+    /// Refuses a comparison that asks for findings and cannot have any.
+    fn within_reach(self) -> Result<Self, ExperimentError> {
+        match &self.compare.out_of_reach {
+            Some(error) => Err(error.clone()),
+            None => Ok(self),
+        }
+    }
+
+    fn parse_stored(name: &str, text: &str) -> Result<Self, ExperimentError> {
         let source = Source { name, text };
         let wire: Wire = toml::from_str(text).map_err(|error| toml_error(&source, &error))?;
         let tables: Tables = toml::from_str(text).map_err(|error| toml_error(&source, &error))?;
@@ -158,7 +185,7 @@ impl Experiment {
             order: header.order,
             place,
             expectations: expectations(&source, &wire.expect, &places)?,
-            compare: compare(&source, wire.compare.as_ref(), &places)?,
+            compare: compare(&source, wire.compare.as_ref(), header, &places)?,
             design,
             resolved,
             source: text.to_owned(),

@@ -163,13 +163,15 @@ impl Findings {
             .iter()
             .enumerate()
             .flat_map(|(grid, data)| {
-                (0..comparison.metrics.len()).flat_map(move |metric| (1..data.cells.len()).map(move |c| (grid, metric, c)))
+                (0..comparison.metrics.len())
+                    .flat_map(move |metric| (1..data.cells.len()).map(move |c| (grid, metric, c)))
             })
             .collect();
         let contrast = |(grid, metric, cell): (usize, usize, usize)| {
-            let found = family.tested.iter().find(|tested| {
-                (chosen[tested.layout], tested.metric, tested.cell) == (grid, metric, cell)
-            });
+            let found = family
+                .tested
+                .iter()
+                .find(|tested| (chosen[tested.layout], tested.metric, tested.cell) == (grid, metric, cell));
             let found = found.map(|tested| (tested.statistic, tested.p));
             Contrast::of(comparison, summary, &grids[grid], metric, cell, found)
         };
@@ -207,8 +209,10 @@ impl Contrast {
         let medians = [median(baseline)?, median(index)?];
         let effect = effect(medians[0], medians[1], quantity.unit);
         let pairs = grid.pairs(metric, cell);
-        let differences: Vec<f64> =
-            pairs.iter().map(|(base, other)| on_scale(*other, quantity.unit) - on_scale(*base, quantity.unit)).collect();
+        let differences: Vec<f64> = pairs
+            .iter()
+            .map(|(base, other)| on_scale(*other, quantity.unit) - on_scale(*base, quantity.unit))
+            .collect();
         let own_p = found.and_then(|_| student::of_mean(&differences));
         let judgement = match (found, own_p) {
             _ if effect.abs() < comparison.smallest_effect.max(f64::MIN_POSITIVE) => Judgement::NoDifference,

@@ -125,13 +125,10 @@ impl Family {
         let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(b).map(|(a, b)| a + b).collect();
         let reached = tasks.into_par_iter().map(count).reduce(|| vec![0; contrasts.number], add);
         let adjusted = steps.adjusted(&reached, looked_at, all.is_some());
-        let tested = contrasts.places().zip(observed.iter().zip(adjusted)).map(|((layout, metric, cell), (t, p))| Tested {
-            layout,
-            metric,
-            cell,
-            statistic: *t,
-            p,
-        });
+        let tested = contrasts
+            .places()
+            .zip(observed.iter().zip(adjusted))
+            .map(|((layout, metric, cell), (t, p))| Tested { layout, metric, cell, statistic: *t, p });
         Self { tested: tested.collect(), relabellings: looked_at, exact: all.is_some() }
     }
 }
@@ -163,9 +160,9 @@ impl Contrasts {
     }
 
     fn places(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        self.metrics.iter().flat_map(|(layout, index, metric)| {
-            metric.cells().iter().map(move |cell| (*layout, *index, *cell))
-        })
+        self.metrics
+            .iter()
+            .flat_map(|(layout, index, metric)| metric.cells().iter().map(move |cell| (*layout, *index, *cell)))
     }
 }
 

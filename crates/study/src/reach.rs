@@ -44,6 +44,9 @@ mod tests {
 
     #[test]
     fn nothing_to_relabel_reaches_nothing() {
-        assert_eq!([reachable_p(&[]), reachable_p(&[9]), reachable_p(&[1, 0, 1])].map(f64::to_bits), [1.0_f64.to_bits(); 3]);
+        assert_eq!(
+            [reachable_p(&[]), reachable_p(&[9]), reachable_p(&[1, 0, 1])].map(f64::to_bits),
+            [1.0_f64.to_bits(); 3]
+        );
     }
 }

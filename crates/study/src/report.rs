@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
 use crate::format;
-use crate::interval::Interval;
 use crate::quantity::{Quantity, UnknownQuantity};
 use crate::results::Trial;
 use crate::screen::{Place, Screen};
@@ -82,18 +81,13 @@ impl Report<'_> {
         let mut rows = Vec::new();
         for contrast in &findings.contrasts {
             let quantity = Quantity::named(&contrast.metric)?;
-            let mut effect = contrast.effect_in_words(quantity.unit);
-            if let Some(Interval { low, high, coverage, .. }) = contrast.interval {
-                let (low, high) = (format::effect(low, quantity.unit), format::effect(high, quantity.unit));
-                effect = format!("{effect} ({:.0} % CI {low} to {high})", coverage * 100.0);
-            }
             let [from, to] = contrast.medians;
             rows.push(vec![
                 contrast.name.clone(),
                 words(contrast.baseline).unwrap_or_default(),
                 quantity.title.to_owned(),
                 format::change(from, to, quantity.unit),
-                effect,
+                contrast.effect_and_interval(quantity.unit),
                 contrast.p.map_or_else(|| "–".to_owned(), format::p_value),
                 contrast.judgement_in_words(),
             ]);
@@ -242,9 +236,7 @@ fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> Str
     let median = crate::table::median(summary, cell, quantity);
     let Some(spread) = summary.spread(cell, quantity.name) else { return median };
     let (name, ends) = match spread.interval {
-        Some(interval) => {
-            (format!("{} CI", format::percent(interval.coverage)), [interval.low, interval.high])
-        }
+        Some(interval) => (format!("{} CI", format::percent(interval.coverage)), [interval.low, interval.high]),
         None => ("range".to_owned(), spread.range),
     };
     match format::range(ends, quantity.unit) {

@@ -178,6 +178,18 @@ mod tests {
     }
 
     #[test]
+    fn six_values_have_an_interval_beside_their_range() {
+        assert_eq!(spread(&[5.0, 1.0, 4.0, 2.0, 3.0]).interval, None);
+        let six = spread(&[5.0, 1.0, 4.0, 2.0, 3.0, 9.0]);
+        assert_eq!(six.interval.map(|interval| (interval.low, interval.high)), Some((1.0, 9.0)));
+        let text = serde_json::to_string(&six).unwrap();
+        assert!(
+            text.contains(r#""interval":{"low":1.0,"high":9.0,"coverage":0.96875,"method":"order-statistics"}"#),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn ranges_that_touch_overlap() {
         assert!(spread(&[1.0, 2.0]).overlaps(&spread(&[2.0, 3.0])));
         assert!(spread(&[1.0, 9.0]).overlaps(&spread(&[4.0, 5.0])));

@@ -82,9 +82,8 @@ impl Table<'_> {
                     format!("{name} {}", right(label, deepest))
                 };
                 let texts = |row: usize| self.texts(cells.iter().copied().filter(move |cell| cell.levels[0] == row));
-                let rows = rows.levels.iter().enumerate().map(|(row, level)| {
-                    Row::new(named(row, &level.label), texts(row))
-                });
+                let rows =
+                    rows.levels.iter().enumerate().map(|(row, level)| Row::new(named(row, &level.label), texts(row)));
                 Some(Block { title, factor: columns.label.clone(), labels: labels(1), rows: rows.collect() })
             }
             _ => None,

@@ -8,8 +8,11 @@ use loadgen::verdict::Verdict;
 use server::{AcceptorCounts, ListenerCounts};
 
 use crate::design::{Cell, Design, Factor, Grid, Level};
+use crate::finding::{Claim, Comparison, Findings};
 use crate::ledger::{Ledger, balance};
+use crate::quantity::Quantity;
 use crate::results::{Timings, Topology, Trial};
+use crate::summary::Summary;
 
 /// 1000 attempts planned: 200 timed out, 800 connected, of which 790 entered and were accepted and 10 are phantoms; 780
 /// served, 20 unserved. No cookies.
@@ -156,4 +159,20 @@ pub(crate) fn trials(design: &Design, cells: &[&[(u64, u64)]]) -> Vec<Trial> {
 pub(crate) fn backlog_design() -> Design {
     let levels = ["16", "128", "1024"];
     design(&[(None, vec![factor("sysctl.net.core.somaxconn", &levels), factor("server.backlog", &levels)])])
+}
+
+/// Compares the cells of every grid with its first one, and keeps what that came to in the summary.
+pub(crate) fn compare(design: &Design, trials: &[Trial], summary: &mut Summary, metrics: &[&str]) {
+    let metrics: Vec<_> = metrics.iter().filter_map(|name| Quantity::named(name).ok()).collect();
+    let baselines: Vec<usize> =
+        (0..design.grids.len()).filter_map(|grid| design.cells_of(grid).next()).map(|cell| cell.index).collect();
+    let comparison = Comparison {
+        design,
+        baselines: &baselines,
+        metrics: &metrics,
+        smallest_effect: 0.05,
+        claim: Claim::Findings,
+        seed: 1,
+    };
+    summary.findings = Some(Findings::of(&comparison, trials, summary));
 }

@@ -89,7 +89,8 @@ fn the_bootstrap_comes_to_the_percentiles_of_many_more_resamples() {
     };
     for case in fixtures().bootstraps {
         let interval = Interval::bootstrap(case.base.len(), 1, |blocks| {
-            let [from, to] = [&case.base, &case.other].map(|values| median(&mut blocks.iter().map(|b| values[*b]).collect()));
+            let [from, to] =
+                [&case.base, &case.other].map(|values| median(&mut blocks.iter().map(|b| values[*b]).collect()));
             if case.ratio { to - from } else { (to - from) / from }
         });
         let interval = interval.unwrap();

@@ -227,6 +227,33 @@ fn a_wrong_condition_is_named_with_its_line() {
     file_is_refused(&compare("metrics = [\"speed\"] # here"), &["`speed` does not exist"]);
     let negative = compare("metrics = [\"served-ratio\"]\nsmallest-effect = -1.0 # here");
     file_is_refused(&negative, &["compare.smallest-effect must be 0 or more"]);
+    let word = compare("metrics = [\"served-ratio\"]\nby = \"feeling\" # here");
+    file_is_refused(&word, &["unknown variant `feeling`", "`findings`", "`ranges`"]);
+}
+
+#[test]
+fn a_comparison_that_can_find_nothing_is_refused_with_the_replicates_it_needs() {
+    let _machine = machine();
+    let two = |replicates: u32, rest: &str| {
+        with("replicates = 1", &format!("replicates = {replicates}"))
+            + &format!(
+                "[[factor]]\nset = \"server.backlog\"\nto = [8, 16]\n[compare] # here\nmetrics = [\"served\"]\n{rest}\n"
+            )
+    };
+    let words = ["2 cells × 3 replicates reach p 0.25", "experiment.replicates = 6", "compare.by = \"ranges\""];
+    file_is_refused(&two(3, ""), &words);
+    file_is_refused(&two(3, "by = \"findings\""), &words);
+    let fixed = two(6, "by = \"findings\" # here")
+        .replace("[compare] # here", "[compare]")
+        .replace("replicates = 6", "replicates = 6\norder = \"as-written\"");
+    file_is_refused(&fixed, &["needs experiment.order = \"random\"", "use \"ranges\""]);
+    let lab = Lab::new();
+    for (name, experiment) in [("six", two(6, "")), ("ranges", two(3, "by = \"ranges\""))] {
+        let file = format!("{name}.toml");
+        lab.file(&file, &experiment);
+        let output = acceptbench().current_dir(lab.path()).args(["check", &file]).output().expect("check");
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

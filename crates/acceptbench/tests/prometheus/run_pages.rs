@@ -36,6 +36,7 @@ to = [4, 512]
 metrics = ["served-ratio"]
 baseline = "server.backlog = 512"
 smallest-effect = 0.05
+by = "ranges"
 "#;
 
 /// Trials of the experiment, and sockets that each keeps half open.

@@ -3,11 +3,13 @@
 use study::condition::{Condition, ConditionError};
 use study::design::{Cell, Design};
 use study::expectation::Expectation;
+use study::finding::Claim;
 use study::quantity::Quantity;
+use study::{format, reach};
 use toml::Spanned;
 
-use super::wire::{WireCompare, WireExpect};
-use super::{Compare, ExperimentError, Source};
+use super::wire::{Header, WireCompare, WireExpect};
+use super::{Compare, ExperimentError, Order, Source};
 use crate::settings::Resolved;
 
 pub(super) fn parse_condition(source: &Source<'_>, text: &Spanned<String>) -> Result<Condition, ExperimentError> {
@@ -68,38 +70,99 @@ pub(super) fn expectations(
 
 pub(super) fn compare(
     source: &Source<'_>,
-    wire: Option<&WireCompare>,
+    wire: Option<&Spanned<WireCompare>>,
+    header: &Header,
     places: &Places<'_>,
 ) -> Result<Compare, ExperimentError> {
-    let default = || vec!["served-ratio".to_owned(), "confirm-latency.p99".to_owned()];
-    let Some(wire) = wire else { return Ok(Compare { metrics: default(), baseline: None, smallest_effect: 0.05 }) };
+    let metrics = || vec!["served-ratio".to_owned(), "confirm-latency.p99".to_owned()];
+    let mut compare = Compare {
+        metrics: metrics(),
+        baseline: None,
+        baselines: first_cells(places.design),
+        smallest_effect: 0.05,
+        claim: default_claim(header),
+        out_of_reach: None,
+    };
+    let Some(spanned) = wire else { return Ok(compare) };
+    let wire = spanned.get_ref();
     for metric in &wire.metrics {
         Quantity::named(metric.get_ref()).map_err(|error| source.error(&metric.span(), error.to_string()))?;
     }
-    let baseline = match &wire.baseline {
-        None => None,
-        Some(text) => {
-            let (_, cells) = places.matching(source, text)?;
-            let matching: Vec<usize> = cells.iter().filter(|cell| cell.grid == 0).map(|cell| cell.index).collect();
-            match matching.as_slice() {
-                [one] => Some(*one),
-                cells => {
-                    let message = format!(
-                        "compare.baseline must match one cell of the main grid, it matches {}; give each factor's level",
-                        cells.len()
-                    );
-                    return Err(source.error(&text.span(), message));
-                }
-            }
-        }
-    };
-    let metrics = wire.metrics.iter().map(|metric| metric.get_ref().clone()).collect::<Vec<_>>();
-    let smallest_effect = match &wire.smallest_effect {
-        Some(effect) if !effect.get_ref().is_finite() || *effect.get_ref() < 0.0 => {
+    if !wire.metrics.is_empty() {
+        compare.metrics = wire.metrics.iter().map(|metric| metric.get_ref().clone()).collect();
+    }
+    if let Some(text) = &wire.baseline {
+        (compare.baseline, compare.baselines) = baselines(source, text, places)?;
+    }
+    if let Some(effect) = &wire.smallest_effect {
+        if !effect.get_ref().is_finite() || *effect.get_ref() < 0.0 {
             return Err(source.error(&effect.span(), "compare.smallest-effect must be 0 or more; 0.05 is usual"));
         }
-        Some(effect) => *effect.get_ref(),
-        None => 0.05,
+        compare.smallest_effect = *effect.get_ref();
+    }
+    if let Some(by) = &wire.by {
+        if *by.get_ref() == Claim::Findings && header.order != Order::Random {
+            let message = "compare.by = \"findings\" needs experiment.order = \"random\": in a fixed order the time of a trial \
+                           and its cell cannot be told apart; use \"ranges\"";
+            return Err(source.error(&by.span(), message));
+        }
+        compare.claim = *by.get_ref();
+    }
+    if let Some(message) = out_of_reach(&compare, header, places.design) {
+        compare.out_of_reach = Some(source.error(&spanned.span(), message));
+    }
+    Ok(compare)
+}
+
+/// The cell that a condition names in the main grid, and all that it names: one at most of each grid.
+fn baselines(
+    source: &Source<'_>,
+    text: &Spanned<String>,
+    places: &Places<'_>,
+) -> Result<(Option<usize>, Vec<usize>), ExperimentError> {
+    let (_, cells) = places.matching(source, text)?;
+    let of_grid =
+        |grid: usize| cells.iter().filter(|cell| cell.grid == grid).map(|cell| cell.index).collect::<Vec<_>>();
+    let [main] = of_grid(0)[..] else {
+        let message = format!(
+            "compare.baseline must match one cell of the main grid, it matches {}; give each factor's level",
+            of_grid(0).len()
+        );
+        return Err(source.error(&text.span(), message));
     };
-    Ok(Compare { metrics: if metrics.is_empty() { default() } else { metrics }, baseline, smallest_effect })
+    let one = |grid: usize| match of_grid(grid)[..] {
+        [one] => Some(one),
+        _ => None,
+    };
+    Ok((Some(main), (0..places.design.grids.len()).filter_map(one).collect()))
+}
+
+/// Without a baseline in the file it is the first cell of each grid.
+fn first_cells(design: &Design) -> Vec<usize> {
+    (0..design.grids.len()).filter_map(|grid| design.cells_of(grid).next()).map(|cell| cell.index).collect()
+}
+
+/// Labels that were not dealt out at random say nothing when they are dealt out anew.
+fn default_claim(header: &Header) -> Claim {
+    match header.order {
+        Order::Random => Claim::Findings,
+        Order::AsWritten | Order::ThereAndBack => Claim::Ranges,
+    }
+}
+
+/// Why no result of the main grid could be a finding; nothing when one could, or none is asked for.
+fn out_of_reach(compare: &Compare, header: &Header, design: &Design) -> Option<String> {
+    let (cells, replicates) = (design.cells_of(0).count(), *header.replicates.get_ref());
+    let needed = reach::blocks_needed(cells).filter(|needed| *needed > replicates)?;
+    if compare.claim == Claim::Ranges {
+        return None;
+    }
+    Some(format!(
+        "compare: {} × {} reach p {}, a finding needs {}: set experiment.replicates = {needed} or more, or compare.by = \
+         \"ranges\" to claim none",
+        format::plural(cells, "cell"),
+        format::plural(replicates, "replicate"),
+        format::p_value(reach::reachable_p(&vec![cells; replicates])),
+        reach::SIGNIFICANCE,
+    ))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use study::finding::Claim;
 use study::results::Topology;
 use telemetry::units::Span;
 use toml::{Spanned, Table, Value};
@@ -33,7 +34,7 @@ pub(super) struct Wire {
     pub(super) also: Vec<WireAlso>,
     #[serde(default)]
     pub(super) expect: Vec<WireExpect>,
-    pub(super) compare: Option<WireCompare>,
+    pub(super) compare: Option<Spanned<WireCompare>>,
     pub(super) attach: Option<Spanned<Attach>>,
 }
 
@@ -96,6 +97,7 @@ pub(super) struct WireCompare {
     pub(super) metrics: Vec<Spanned<String>>,
     pub(super) baseline: Option<Spanned<String>>,
     pub(super) smallest_effect: Option<Spanned<f64>>,
+    pub(super) by: Option<Spanned<Claim>>,
 }
 
 /// Keys with their places, and values.

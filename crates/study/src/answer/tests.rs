@@ -137,3 +137,59 @@ fn levels_that_set_several_things_are_named_by_their_label() {
     assert_eq!(raised_levels(&factors[0], 0), [1]);
     assert_eq!(raised_levels(&factors[0], 1), [0; 0]);
 }
+
+/// The sentence with the cells compared, each grid with its first cell.
+fn tested(design: &Design, cells: &[&[(u64, u64)]]) -> String {
+    let trials = testing::trials(design, cells);
+    let mut summary = Summary::of(design, &trials, &["served-ratio", P99]).unwrap();
+    testing::compare(design, &trials, &mut summary, &["served-ratio", P99]);
+    let quantity = Quantity::named("served-ratio").unwrap();
+    Evidence { design, summary: &summary, quantity, smallest_effect: 0.05, baseline: None }.sentence()
+}
+
+/// Four blocks of it.
+fn four(per_mille: [u64; 4], ms: u64) -> Vec<(u64, u64)> {
+    per_mille.map(|served| (served, ms)).to_vec()
+}
+
+#[test]
+fn a_finding_is_claimed_although_its_range_touches_another() {
+    let design = one_factor(&["16", "128", "512", "1024"]);
+    // One block went badly for all alike: ranges overlap, differences do not.
+    let [low, alike, high] =
+        [[100, 500, 510, 520], [101, 502, 507, 521], [400, 802, 811, 819]].map(|served| four(served, 5));
+    let cells: [&[(u64, u64)]; 4] = [&low, &alike, &low, &high];
+    assert!(sentence(&design, &cells).contains("(ranges overlap)"), "{}", sentence(&design, &cells));
+    assert_eq!(tested(&design, &cells), "backlog to 1024: 50.5 → 80.7 %, p99 5.00 → 5.00 ms");
+}
+
+#[test]
+fn ranges_that_are_apart_are_not_claimed_when_chance_explains_them() {
+    let design = one_factor(&["16", "128", "512", "1024"]);
+    let [base, apart] = [[500, 510, 520, 505], [530, 900, 540, 950]].map(|served| four(served, 5));
+    let wild = four([20, 990, 700, 300], 5);
+    let cells: [&[(u64, u64)]; 4] = [&base, &apart, &wild, &wild];
+    let text = tested(&design, &cells);
+    assert!(text.contains("backlog to 128: 50.8 → 72.0 % (inconclusive: p 0."), "{text}");
+    assert!(!sentence(&design, &cells).contains('('), "{}", sentence(&design, &cells));
+}
+
+#[test]
+fn what_cannot_reach_a_finding_is_judged_by_range() {
+    let design = one_factor(&["16", "128"]);
+    let wide: &[(u64, u64)] = &[(150, 800), (300, 800), (400, 800)];
+    assert_eq!(tested(&design, &[LOW, wide]), "backlog to 128: 17.2 → 30.0 % (ranges overlap), p99 800 → 800 ms");
+    assert_eq!(tested(&design, &[LOW, HIGH]), sentence(&design, &[LOW, HIGH]));
+}
+
+#[test]
+fn another_grid_stands_out_by_its_findings() {
+    let factor = || vec![testing::factor("server.backlog", &["16", "128", "512", "1024"])];
+    let design = testing::design(&[(None, factor()), (Some("overload"), factor())]);
+    let [low, high] = [[170, 172, 174, 171], [600, 610, 620, 605]].map(|served| four(served, 5));
+    let text = tested(&design, &[&low, &low, &low, &high, &high, &high, &high, &low]);
+    assert!(text.ends_with("; overload: backlog 16 served most (60.7 %), backlog 1024 least (17.2 %)"), "{text}");
+    let noise = four([160, 300, 200, 400], 5);
+    let text = tested(&design, &[&low, &low, &low, &high, &low, &noise, &noise, &low]);
+    assert!(text.contains("; overload: no level stands out beyond chance (served of planned 17.2–25.0 %)"), "{text}");
+}

@@ -64,10 +64,7 @@ fn what_cannot_reach_a_twentieth_is_not_tested() {
     assert_eq!((found.relabellings, found.contrasts[0].p, found.contrasts[0].own_p), (0, None, None));
     assert_eq!(found.contrasts[0].judgement, Judgement::Inconclusive);
     assert!((found.grids[0].reachable - 0.125).abs() < 1e-12 && !found.grids[0].tested);
-    assert_eq!(
-        found.sentence().unwrap(),
-        "not tested: 2 cells in 4 blocks reach p 0.12 only; judged by range"
-    );
+    assert_eq!(found.sentence().unwrap(), "not tested: 2 cells in 4 blocks reach p 0.12 only; judged by range");
     let (low, high) = ([LOW, &LOW[..2]].concat(), [HIGH, &HIGH[..2]].concat());
     let found = findings(&design, &[0], &["served-ratio"], &testing::trials(&design, &[&low, &high]));
     assert_eq!(judgements(&found), [Judgement::Better]);
@@ -115,7 +112,10 @@ fn another_grid_has_a_baseline_of_its_own_or_is_not_compared() {
         found.sentence().unwrap(),
         "1 better, 1 worse of 6 comparisons, adjusted p ≤ 0.05; few: backlog 16: by range, 2 cells in 4 blocks reach p 0.12 only"
     );
-    assert_eq!(found.grids.iter().map(|grid| grid.name.as_str()).collect::<Vec<_>>(), ["backlog 16", "overload: backlog 128", "few: backlog 16"]);
+    assert_eq!(
+        found.grids.iter().map(|grid| grid.name.as_str()).collect::<Vec<_>>(),
+        ["backlog 16", "overload: backlog 128", "few: backlog 16"]
+    );
     assert_eq!(findings(&design, &[0], &["served-ratio"], &trials).contrasts.len(), 3);
 }
 
@@ -131,6 +131,8 @@ fn from_six_blocks_on_effects_have_intervals_and_json_keeps_everything() {
     let effect = contrast.effect.unwrap();
     assert!(interval.low <= effect && effect <= interval.high && interval.low < interval.high, "{contrast:?}");
     assert!((interval.low - effect).abs() < 0.03 && (interval.high - effect).abs() < 0.03, "{contrast:?}");
+    let words = contrast.effect_and_interval(Unit::Seconds);
+    assert!(words.starts_with("−39.") && words.contains(" % (95.0 % CI −4") && words.ends_with(" %)"), "{words}");
     let text = serde_json::to_string(&found).unwrap();
     assert!(text.contains(r#""judgement":"better""#) && text.contains(r#""own-p":"#), "{text}");
     assert_eq!(serde_json::from_str::<Findings>(&text).unwrap(), found);

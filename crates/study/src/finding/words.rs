@@ -77,6 +77,18 @@ impl Contrast {
         }
     }
 
+    /// The effect and, where it reads differently, its interval: `+20.1 % (95.0 % CI +18.0 to +22.4 %)`.
+    pub fn effect_and_interval(&self, unit: Unit) -> String {
+        let effect = self.effect_in_words(unit);
+        let Some(interval) = self.interval else { return effect };
+        let (low, high) = (format::effect(interval.low, unit), format::effect(interval.high, unit));
+        if low == high {
+            return effect;
+        }
+        let low = low.split_once(' ').map_or(low.as_str(), |(number, _)| number);
+        format!("{effect} ({} CI {low} to {high})", format::percent(interval.coverage))
+    }
+
     /// The judgement, and why it is no finding where it is none.
     pub fn judgement_in_words(&self) -> String {
         match (self.judgement, self.p, self.own_p) {

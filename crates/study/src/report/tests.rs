@@ -8,14 +8,19 @@ const LOW: &[(u64, u64)] = &[(170, 800), (172, 800), (174, 800)];
 const HIGH: &[(u64, u64)] = &[(1000, 2), (1000, 2), (1000, 2)];
 
 fn markdown(bend: impl FnOnce(&mut [Trial])) -> String {
+    markdown_of([LOW, HIGH, LOW], bend)
+}
+
+fn markdown_of(cells: [&[(u64, u64)]; 3], bend: impl FnOnce(&mut [Trial])) -> String {
     let design = testing::design(&[
         (None, vec![testing::factor("server.backlog", &["16", "1024"])]),
         (Some("sustained overload"), vec![testing::factor("server.backlog", &["16"])]),
     ]);
-    let mut trials = testing::trials(&design, &[LOW, HIGH, LOW]);
+    let mut trials = testing::trials(&design, &cells);
     bend(&mut trials);
     let quantity = Quantity::named("served-ratio").unwrap();
-    let summary = Summary::of(&design, &trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    let mut summary = Summary::of(&design, &trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    testing::compare(&design, &trials, &mut summary, &["served-ratio", "confirm-latency.p99"]);
     let expectation = Expectation { that: "overflows > 0".parse().unwrap(), cells: None };
     let expectations = [Outcome::of(&expectation, &design, &trials).unwrap()];
     let screen = Screen {
@@ -65,8 +70,13 @@ fn each_grid_is_a_table_of_medians_and_labelled_ranges() {
     let text = markdown(|_| ());
     assert!(text.contains("## Cells\n") && text.contains("## sustained overload\n"), "{text}");
     assert!(text.contains("\n| backlog 16 | 3/3 | 17.2 % (range 17.0–17.4 %) | 0 % |"), "{text}");
-    assert_eq!(text.matches("| served of planned |").count(), 2, "the main quantity is shown once per table: {text}");
-    let columns: BTreeSet<usize> = text
+    assert_eq!(
+        text.matches("| valid | served of planned |").count(),
+        2,
+        "the main quantity is shown once per table: {text}"
+    );
+    let (_, tables) = text.split_once("## Cells").unwrap();
+    let columns: BTreeSet<usize> = tables
         .lines()
         .filter(|line| line.contains("served of planned |") || line.starts_with("| backlog"))
         .map(|l| l.matches('|').count())
@@ -121,4 +131,30 @@ fn warnings_are_listed_once_with_their_trials() {
 fn a_bar_in_a_field_does_not_begin_a_column() {
     let text = table(&["a".to_owned()], &[vec!["x|y".to_owned()]]);
     assert_eq!(text, "| a |\n|---|\n| x\\|y |\n");
+}
+
+#[test]
+fn findings_stand_with_their_figures_and_those_that_are_none_with_their_reason() {
+    let few = markdown(|_| ());
+    assert!(
+        few.contains("## Findings\n\nnot tested: 2 cells in 3 blocks reach p 0.25 only; judged by range.\n"),
+        "{few}"
+    );
+    assert!(
+        few.contains(
+            "| backlog 1024 | backlog 16 | served of planned | 17.2 → 100 % | +82.8 points | – | not tested |"
+        )
+    );
+    let six = |per_mille: u64, ms: u64| (0..6).map(|n| (per_mille - n, ms)).collect::<Vec<_>>();
+    let text = markdown_of([&six(175, 800), &six(1000, 805), &six(175, 800)], |_| ());
+    assert!(
+        text.contains("1 better of 2 comparisons, adjusted p ≤ 0.05.\n\nA finding is a difference of 5 points"),
+        "{text}"
+    );
+    assert!(text.contains("by all 64 relabellings of cells within blocks"), "{text}");
+    let better = "| served of planned | 17.3 → 99.8 % | +82.5 points | 0.031 | better |";
+    assert!(text.contains(better), "{text}");
+    let none = "| first byte p99 | 800 → 805 ms | +0.6 % | 0.031 | no difference: below the smallest effect |";
+    assert!(text.contains(none), "{text}");
+    assert!(text.contains("| backlog 16 | 6/6 | 17.3 % (96.9 % CI 17.0–17.5 %) | 0 % |"), "{text}");
 }

@@ -205,3 +205,37 @@ fn an_attached_run_says_what_it_changed_and_whether_it_is_back() {
         "{text}"
     );
 }
+
+#[test]
+fn the_screen_says_what_was_found_and_what_was_judged_by_range() {
+    let levels = ["16", "128", "512", "1024"];
+    let design = testing::design(&[
+        (None, vec![testing::factor("server.backlog", &levels)]),
+        (Some("sustained overload"), vec![testing::factor("server.backlog", &levels[..2])]),
+    ]);
+    let [low, high] = [[170, 172, 174, 171], [600, 610, 620, 605]].map(|served| served.map(|s| (s, 5)));
+    let cells: [&[(u64, u64)]; 6] = [&low, &low, &low, &high, &low, &high];
+    let trials = testing::trials(&design, &cells);
+    let mut summary = Summary::of(&design, &trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    testing::compare(&design, &trials, &mut summary, &["served-ratio", "confirm-latency.p99"]);
+    let text = rendered(&design, &trials, |screen| screen.summary = Box::leak(Box::new(summary.clone())));
+    assert_fits(&text);
+    let said = "\nFinding 1 better of 6 comparisons, adjusted p ≤ 0.05; sustained overload: backlog 16: by range, 2 cells in 4 \
+                blocks reach p 0.12 only\n";
+    assert!(text.replace("\n        ", " ").contains(said), "{text}");
+    assert!(text.find("\nAnswer") < text.find("\nFinding") && text.find("\nFinding") < text.find("\nLedger"), "{text}");
+}
+
+#[test]
+fn from_six_trials_on_the_row_is_an_interval_with_its_coverage() {
+    let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
+    let nine: Vec<(u64, u64)> = (0..9).map(|n| (170 + n, 800)).collect();
+    let text = rendered(&design, &testing::trials(&design, &[&nine, &[(1000, 2); 9]]), |_| ());
+    // The second and the eighth of nine.
+    assert!(text.contains("\n96.1 % CI                   17.1–17.7 %        100 %\n"), "{text}");
+    let text = rendered(&design, &testing::trials(&design, &[&nine, HIGH]), |_| ());
+    assert!(
+        text.contains("\nrange                       17.0–17.8 %        100 %\n"),
+        "not every cell has six: {text}"
+    );
+}

@@ -32,7 +32,11 @@ fn experiment(random: &mut Xoshiro256PlusPlus, factor: impl Fn(usize, f64) -> f6
 }
 
 /// How many of `experiments` are such that `holds`.
-fn count(experiments: u64, factor: impl Fn(usize, f64) -> f64 + Sync, holds: impl Fn(&Findings) -> bool + Sync) -> usize {
+fn count(
+    experiments: u64,
+    factor: impl Fn(usize, f64) -> f64 + Sync,
+    holds: impl Fn(&Findings) -> bool + Sync,
+) -> usize {
     let design = backlogs(&["16", "32", "64", "128", "256", "512"]);
     let holds = |mut random: Xoshiro256PlusPlus| {
         let trials = experiment(&mut random, &factor);
