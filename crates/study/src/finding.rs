@@ -173,7 +173,7 @@ impl Findings {
                 .iter()
                 .find(|tested| (chosen[tested.layout], tested.metric, tested.cell) == (grid, metric, cell));
             let found = found.map(|tested| (tested.statistic, tested.p));
-            Contrast::of(comparison, summary, &grids[grid], metric, cell, found)
+            Contrast::of(comparison, summary, &grids[grid], (metric, cell), found)
         };
         Self {
             claim: comparison.claim,
@@ -199,8 +199,7 @@ impl Contrast {
         comparison: &Comparison,
         summary: &Summary,
         grid: &GridData,
-        metric: usize,
-        cell: usize,
+        (metric, cell): (usize, usize),
         found: Option<(f64, f64)>,
     ) -> Option<Self> {
         let quantity = comparison.metrics[metric];

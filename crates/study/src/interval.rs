@@ -38,7 +38,7 @@ pub struct Interval {
 pub enum Method {
     /// The k-th value from either end (David & Nagaraja 2003, *Order Statistics*, 7.1).
     OrderStatistics,
-    /// Percentiles of the value in resamples (Efron & Tibshirani 1993, *An Introduction to the Bootstrap*, 13.3). Not BCa:
+    /// Percentiles of the value in resamples (Efron & Tibshirani 1993, *An Introduction to the Bootstrap*, 13.3). Not `BCa`:
     /// its acceleration rests on the jackknife, which fails for medians (there, 11.6).
     BootstrapPercentile,
 }
@@ -52,13 +52,13 @@ impl Interval {
         // is no number beyond n = 1074.
         let mut log = -(number as f64) * std::f64::consts::LN_2;
         let (mut tail, mut pairs, mut missed) = (0.0, 0, 0.0);
-        for below in 0..number / 2 {
+        for beyond in 0..number / 2 {
             tail += log.exp();
             if 2.0 * tail > 1.0 - LEVEL {
                 break;
             }
-            (pairs, missed) = (below + 1, 2.0 * tail);
-            log += ((number - below) as f64).ln() - ((below + 1) as f64).ln();
+            (pairs, missed) = (beyond + 1, 2.0 * tail);
+            log += ((number - beyond) as f64).ln() - ((beyond + 1) as f64).ln();
         }
         let (low, high) = (*ascending.get(pairs.checked_sub(1)?)?, *ascending.get(number - pairs)?);
         Some(Self { low, high, coverage: 1.0 - missed, method: Method::OrderStatistics })

@@ -16,7 +16,8 @@ pub fn reachable_p(cells_of_blocks: &[usize]) -> f64 {
 
 /// The fewest blocks with which `cells` cells reach [`SIGNIFICANCE`]; `None` of fewer than two cells.
 pub fn blocks_needed(cells: usize) -> Option<usize> {
-    (2..).take_while(|_| cells >= 2).find(|blocks| reachable_p(&vec![cells; *blocks]) <= SIGNIFICANCE)
+    // Two cells need the most: six blocks.
+    (2..=6).filter(|_| cells >= 2).find(|blocks| reachable_p(&vec![cells; *blocks]) <= SIGNIFICANCE)
 }
 
 #[cfg(test)]

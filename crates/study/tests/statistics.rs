@@ -53,7 +53,7 @@ struct Expected {
 }
 
 fn fixtures() -> Fixtures {
-    serde_json::from_str(include_str!("fixtures/statistics.json")).unwrap()
+    serde_json::from_str(include_str!("fixtures/statistics.json")).expect("fixtures")
 }
 
 fn assert_close(found: f64, expected: f64, tolerance: f64, what: &str) {
@@ -64,7 +64,7 @@ fn assert_close(found: f64, expected: f64, tolerance: f64, what: &str) {
 #[test]
 fn the_interval_of_a_median_is_that_of_the_quantile_test() {
     for case in fixtures().medians {
-        let interval = Interval::of_median(&case.values).unwrap();
+        let interval = Interval::of_median(&case.values).expect("six values or more");
         assert_eq!((interval.low, interval.high), (case.low, case.high), "{} values", case.values.len());
         assert_eq!(interval.method, Method::OrderStatistics);
         assert_close(interval.coverage, case.coverage, 1e-12, "coverage");
@@ -74,7 +74,7 @@ fn the_interval_of_a_median_is_that_of_the_quantile_test() {
 #[test]
 fn tails_of_student_s_t_are_right() {
     for case in fixtures().student {
-        let p = student::two_sided(case.t, case.freedom).unwrap();
+        let p = student::two_sided(case.t, case.freedom).expect("degrees of freedom");
         // The series leaves what cancels from 1.
         assert_close(p, case.p, 1e-12, &format!("t {} with {} degrees of freedom", case.t, case.freedom));
     }
@@ -93,7 +93,7 @@ fn the_bootstrap_comes_to_the_percentiles_of_many_more_resamples() {
                 [&case.base, &case.other].map(|values| median(&mut blocks.iter().map(|b| values[*b]).collect()));
             if case.ratio { to - from } else { (to - from) / from }
         });
-        let interval = interval.unwrap();
+        let interval = interval.expect("six blocks or more");
         let allowed = 0.1 * (case.high - case.low);
         assert_close(interval.low, case.low, allowed, "lower end");
         assert_close(interval.high, case.high, allowed, "upper end");

@@ -1,3 +1,5 @@
+use Judgement::{Better, Inconclusive, NoDifference, Worse};
+
 use super::*;
 use crate::testing;
 
@@ -32,7 +34,6 @@ fn every_cell_is_held_against_the_baseline_in_every_metric() {
     let design = backlogs(&["16", "128", "512", "1024"]);
     let trials = testing::trials(&design, &[LOW, HIGH, &[(990, 2), (995, 2), (992, 2), (996, 2)], HIGH]);
     let found = findings(&design, &[1], &["served-ratio", "confirm-latency.p99"], &trials);
-    use Judgement::{NoDifference, Worse};
     assert_eq!(judgements(&found), [Worse, NoDifference, NoDifference, Worse, NoDifference, NoDifference]);
     assert!(found.contrasts.iter().all(|contrast| contrast.baseline == 1));
     let served = found.contrast(1, 0, "served-ratio").unwrap();
@@ -52,7 +53,7 @@ fn a_difference_below_the_smallest_effect_is_none_however_repeatable() {
     let found = findings(&design, &[0], &["served-ratio"], &testing::trials(&design, &[LOW, little, LOW, LOW]));
     let contrast = found.contrast(0, 1, "served-ratio").unwrap();
     assert!(contrast.p.unwrap() <= 0.05, "{contrast:?}");
-    assert_eq!(contrast.judgement, Judgement::NoDifference);
+    assert_eq!(contrast.judgement, NoDifference);
     assert_eq!(contrast.judgement_in_words(), "no difference: below the smallest effect");
     assert_eq!(found.sentence().unwrap(), "no difference of 3 comparisons, adjusted p ≤ 0.05");
 }
@@ -62,12 +63,12 @@ fn what_cannot_reach_a_twentieth_is_not_tested() {
     let design = backlogs(&["16", "128"]);
     let found = findings(&design, &[0], &["served-ratio"], &testing::trials(&design, &[LOW, HIGH]));
     assert_eq!((found.relabellings, found.contrasts[0].p, found.contrasts[0].own_p), (0, None, None));
-    assert_eq!(found.contrasts[0].judgement, Judgement::Inconclusive);
+    assert_eq!(found.contrasts[0].judgement, Inconclusive);
     assert!((found.grids[0].reachable - 0.125).abs() < 1e-12 && !found.grids[0].tested);
     assert_eq!(found.sentence().unwrap(), "not tested: 2 cells in 4 blocks reach p 0.12 only; judged by range");
     let (low, high) = ([LOW, &LOW[..2]].concat(), [HIGH, &HIGH[..2]].concat());
     let found = findings(&design, &[0], &["served-ratio"], &testing::trials(&design, &[&low, &high]));
-    assert_eq!(judgements(&found), [Judgement::Better]);
+    assert_eq!(judgements(&found), [Better]);
     assert!((found.contrasts[0].p.unwrap() - 2.0 / 64.0).abs() < 1e-12);
 }
 
@@ -85,7 +86,7 @@ fn invalid_trials_leave_gaps_and_a_repeated_one_fills_its_own() {
     trials.push(again);
     let found = findings(&design, &[0], &["served-ratio"], &trials);
     assert_eq!((found.contrasts[0].blocks, found.relabellings, found.exact), (4, 1296, true));
-    assert_eq!(judgements(&found), [Judgement::Better, Judgement::NoDifference]);
+    assert_eq!(judgements(&found), [Better, NoDifference]);
 }
 
 #[test]
@@ -100,7 +101,6 @@ fn another_grid_has_a_baseline_of_its_own_or_is_not_compared() {
     let cells = [LOW, HIGH, LOW, LOW, HIGH, HIGH, LOW, HIGH, LOW, LOW, HIGH];
     let trials = testing::trials(&design, &cells);
     let found = findings(&design, &[0, 5, 8, 9], &["served-ratio"], &trials);
-    use Judgement::{Better, Inconclusive, NoDifference, Worse};
     assert_eq!(
         judgements(&found),
         [Better, NoDifference, NoDifference, NoDifference, Worse, NoDifference, Inconclusive]
@@ -126,7 +126,7 @@ fn from_six_blocks_on_effects_have_intervals_and_json_keeps_everything() {
     let fast: Vec<(u64, u64)> = [60, 63, 58, 61, 60, 62].map(|ms| (1000, ms)).to_vec();
     let found = findings(&design, &[0], &["confirm-latency.p99"], &testing::trials(&design, &[&slow, &fast]));
     let contrast = &found.contrasts[0];
-    assert_eq!(contrast.judgement, Judgement::Better, "less is better for a latency");
+    assert_eq!(contrast.judgement, Better, "less is better for a latency");
     let interval = contrast.interval.unwrap();
     let effect = contrast.effect.unwrap();
     assert!(interval.low <= effect && effect <= interval.high && interval.low < interval.high, "{contrast:?}");
@@ -167,10 +167,10 @@ fn a_count_that_begins_at_zero_has_no_share_but_may_be_a_finding() {
     }
     let found = findings(&design, &[0], &["overflows", "planned"], &trials);
     let contrast = found.contrast(0, 1, "overflows").unwrap();
-    assert_eq!((contrast.effect, contrast.judgement), (None, Judgement::Worse));
+    assert_eq!((contrast.effect, contrast.judgement), (None, Worse));
     assert_eq!(contrast.effect_in_words(Unit::Count), "from 0");
     assert_eq!(found.contrast(0, 2, "overflows").unwrap().effect, Some(0.0));
-    assert_eq!(found.contrast(0, 2, "planned").unwrap().judgement, Judgement::NoDifference);
+    assert_eq!(found.contrast(0, 2, "planned").unwrap().judgement, NoDifference);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_metric_without_a_good_side_changes() {
         trial.server.syn_recv = 40;
     }
     let found = findings(&design, &[0], &["syn-recv"], &trials);
-    assert_eq!(judgements(&found), [Judgement::NoDifference, Judgement::Changed]);
+    assert_eq!(judgements(&found), [NoDifference, Judgement::Changed]);
 }
 
 #[test]

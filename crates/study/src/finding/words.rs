@@ -32,8 +32,9 @@ impl Findings {
         let counts = if counts.is_empty() { "no difference".to_owned() } else { counts.join(", ") };
         let comparisons = format::plural(tested, "comparison");
         let untested = self.grids.iter().filter(|grid| !grid.tested);
-        let untested: String = untested.map(|grid| format!("; {}: by range, {}", grid.name, grid.reach())).collect();
-        Some(format!("{counts} of {comparisons}, adjusted p ≤ {SIGNIFICANCE}{untested}"))
+        let untested = untested.map(|grid| format!("{}: by range, {}", grid.name, grid.reach()));
+        let said = [format!("{counts} of {comparisons}, adjusted p ≤ {SIGNIFICANCE}")].into_iter().chain(untested);
+        Some(said.collect::<Vec<_>>().join("; "))
     }
 
     /// Contrasts that were tested; nothing where none was.

@@ -14,6 +14,11 @@ fn normal(random: &mut Xoshiro256PlusPlus) -> f64 {
     radius * angle.cos()
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some milliseconds")]
+fn whole_ns(ns: f64) -> u64 {
+    ns.round() as u64
+}
+
 /// Trials of six cells in four blocks with latencies of some 2 ms. Blocks differ by 10 %, trials by 3 %; `factor` is what a
 /// cell does to its latency, given the noise of the trial.
 fn experiment(random: &mut Xoshiro256PlusPlus, factor: impl Fn(usize, f64) -> f64) -> Vec<Trial> {
@@ -24,7 +29,7 @@ fn experiment(random: &mut Xoshiro256PlusPlus, factor: impl Fn(usize, f64) -> f6
             let mut trial = testing::trial(cell);
             trial.block = block;
             let served = 950 + random.next_u64() % 10;
-            testing::serve_ns(&mut trial, served, (level * factor(cell, normal(random))) as u64);
+            testing::serve_ns(&mut trial, served, whole_ns(level * factor(cell, normal(random))));
             trials.push(trial);
         }
     }
@@ -49,7 +54,7 @@ fn count(
 fn a_service_time_a_fifth_longer_is_found() {
     let slower = |cell: usize, noise: f64| (0.03 * noise).exp() * if cell == 3 { 1.2 } else { 1.0 };
     let found = count(1000, slower, |findings| {
-        findings.contrast(0, 3, "confirm-latency.p99").is_some_and(|contrast| contrast.judgement == Judgement::Worse)
+        findings.contrast(0, 3, "confirm-latency.p99").is_some_and(|contrast| contrast.judgement == Worse)
     });
     println!("found in {found} of 1000 experiments");
     assert!(found >= 950, "{found}");
