@@ -36,6 +36,9 @@ pub struct Summary {
 pub struct InvalidTrial {
     /// Its position in the run.
     pub trial: usize,
+    /// How often it was run before.
+    #[serde(default)]
+    pub retry: usize,
     /// Index of its cell.
     pub cell: usize,
     /// The cell in words.
@@ -86,6 +89,7 @@ impl Summary {
             .filter(|trial| !trial.is_valid())
             .map(|trial| InvalidTrial {
                 trial: trial.trial,
+                retry: trial.retry,
                 cell: trial.cell,
                 name: trial.name.clone(),
                 reasons: trial.invalid.clone(),

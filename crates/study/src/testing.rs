@@ -16,6 +16,7 @@ use crate::results::{Timings, Topology, Trial};
 pub(crate) fn trial(cell: usize) -> Trial {
     let mut trial = Trial {
         trial: 0,
+        retry: 0,
         block: 0,
         cell,
         name: String::new(),
