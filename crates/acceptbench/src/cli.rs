@@ -87,9 +87,10 @@ pub(crate) struct RunArgs {
     /// Name of a shipped experiment (see `acceptbench list`) or path of an experiment file.
     #[arg(required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) experiment: Option<String>,
-    /// Go on with the run in this results directory, by default the latest: what it is, and what is missing, stands there.
-    #[arg(long, value_name = "DIR", num_args = 0..=1)]
-    pub(crate) resume: Option<Option<PathBuf>>,
+    /// Go on with the run in this results directory, by default results/latest: what it is, and what is missing, stands
+    /// there.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "results/latest", conflicts_with = "results")]
+    pub(crate) resume: Option<PathBuf>,
     /// Run only the cells for which this holds, e.g. "server.backlog = 16"; given several times, all must hold.
     #[arg(long, value_name = "CONDITION", conflicts_with = "resume")]
     pub(crate) only: Vec<Condition>,

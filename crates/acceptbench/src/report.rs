@@ -1,6 +1,7 @@
 //! From stored trials to answers: the first screen, and the files of a results directory. Nothing is run.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
@@ -170,7 +171,7 @@ pub(crate) fn write_files(
         command.push_str(&flags(attached));
     }
     for condition in &experiment.part.only {
-        command.push_str(&format!(" --only \"{condition}\""));
+        let _ = write!(command, " --only \"{condition}\"");
     }
     let screen = answer.to_screen(experiment, "", None);
     let environment = environment.map(describe).unwrap_or_default();

@@ -7,7 +7,6 @@ mod show;
 use std::path::Path;
 
 use lab::{Build, Experiment, Finished, Place, Reopened, Request, RunError, TrialError};
-use telemetry::Stop;
 
 use crate::cli::{AttachArgs, RunArgs};
 use crate::exit::{End, Failure};
@@ -20,15 +19,14 @@ use show::Show;
 
 /// Runs the experiment, or what is left of it, and prints the first screen.
 pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
-    let latest = args.results.join("latest");
     match (&args.resume, &args.experiment) {
-        (Some(directory), _) => resume(args, directory.as_ref().unwrap_or(&latest)),
-        (None, Some(name)) => anew(args, name, &latest),
+        (Some(directory), _) => resume(args, directory),
+        (None, Some(name)) => anew(args, name),
         (None, None) => Err(Failure::Usage("name an experiment, or --resume a run".to_owned())),
     }
 }
 
-fn anew(args: &RunArgs, name: &str, latest: &Path) -> Result<End, Failure> {
+fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
     let mut experiment = shipped::find(name)?;
     attach_elsewhere(&mut experiment, &args.attach)?;
     experiment.select(&args.only).map_err(|error| Failure::flag(format!("only: {error}")))?;
@@ -36,11 +34,11 @@ fn anew(args: &RunArgs, name: &str, latest: &Path) -> Result<End, Failure> {
     note_environment();
     let mut show = Show::new(&experiment, args.json);
     let ended = lab::run(&request(args, &experiment), &args.results, &stop, &mut |event| show.tell(&event));
-    conclude(&show, latest, ended)
+    conclude(&show, &args.results.join("latest"), ended)
 }
 
 fn resume(args: &RunArgs, directory: &Path) -> Result<End, Failure> {
-    let stop: Stop = interrupt::watch()?;
+    let stop = interrupt::watch()?;
     let reopened = Reopened::open(directory).map_err(Failure::usage)?;
     let mut experiment = reopened.stored.experiment.clone();
     attach_elsewhere(&mut experiment, &args.attach)?;

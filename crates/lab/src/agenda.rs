@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn trials_that_do_not_count_are_repeated_at_the_end_of_their_block_up_to_the_limit() {
         // Two blocks of three cells, as written.
-        let experiment = testing::experiment("replicates = 2\nretries = 2\norder = \"as-written\"", &["16", "128", "1024"]);
+        let experiment =
+            testing::experiment("replicates = 2\nretries = 2\norder = \"as-written\"", &["16", "128", "1024"]);
         let mut agenda = Agenda::new(&experiment);
         let ran = run(&mut agenda, |planned| match planned.trial {
             0 => planned.retry == 1,
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn an_interrupted_run_goes_on_as_it_would_have() {
         let experiment = testing::experiment("replicates = 4", &["16", "128", "1024"]);
-        let counts = |planned: Planned| (planned.trial + planned.retry) % 3 != 0;
+        let counts = |planned: Planned| !(planned.trial + planned.retry).is_multiple_of(3);
         let whole = run(&mut Agenda::new(&experiment), counts);
         assert!(whole.len() > 12, "some are repeated: {whole:?}");
         for kept in 0..=whole.len() {

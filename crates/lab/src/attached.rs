@@ -19,8 +19,8 @@ use study::results::{Attached, Trial};
 use telemetry::Stop;
 
 use crate::attached::admin::{Books, Programs, ReachError};
-use crate::attached::restore::{Originals, Restorer, put_back};
 pub(crate) use crate::attached::restore::restore;
+use crate::attached::restore::{Originals, Restorer, put_back};
 use crate::attached::window::{Opening, Window};
 use crate::bench::{Bench, Turn};
 use crate::control::Failure;

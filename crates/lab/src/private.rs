@@ -63,9 +63,8 @@ impl Bench for PrivateBench<'_> {
         let started = Timestamp::now();
         let Outcome { sysctls, server, loadgen, timings, settled } = self.run(turn)?;
         // The next trial's process starts while the record of this one is made and written.
-        self.next = turn
-            .after
-            .and_then(|after| Some((after, Holder::spawn(self.program, &turn.directory.log(after)).ok()?)));
+        self.next =
+            turn.after.and_then(|after| Some((after, Holder::spawn(self.program, &turn.directory.log(after)).ok()?)));
         let ledger = ledger::balance(&server, &loadgen, turn.experiment.place.topology());
         let mut invalid = Vec::new();
         if !settled {

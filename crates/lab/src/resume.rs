@@ -45,7 +45,11 @@ pub(crate) fn differences(then: Then<'_>, now: Now<'_>) -> Vec<Warning> {
     }
     if let (Some(before), Some(here)) = (then.attached, now.attached) {
         for (name, value) in &before.originals {
-            differ.push(changed(&format!("{name} outside the run"), Some(value.clone()), here.originals.get(name).cloned()));
+            differ.push(changed(
+                &format!("{name} outside the run"),
+                Some(value.clone()),
+                here.originals.get(name).cloned(),
+            ));
         }
     }
     let differ: Vec<String> = differ.into_iter().flatten().collect();

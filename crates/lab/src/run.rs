@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use kernel::environment::{self, Environment};
 use study::results::{Attached, Course, Session, Trial};
 use study::summary::Summary;
-use telemetry::{Stop, Warning};
 use telemetry::admin::{Admin, AdminError, Listen};
+use telemetry::{Stop, Warning};
 use thiserror::Error;
 
 use crate::agenda::Agenda;

@@ -171,18 +171,13 @@ impl Timings {
 mod tests {
     use super::*;
 
-    fn session(warnings: &[Warning]) -> Session {
-        Session {
-            started: Timestamp::UNIX_EPOCH,
-            version: "1.0.0".to_owned(),
-            revision: "abc".to_owned(),
-            warnings: warnings.to_vec(),
-        }
+    fn session(warnings: Vec<Warning>) -> Session {
+        Session { started: Timestamp::UNIX_EPOCH, version: "1.0.0".to_owned(), revision: "abc".to_owned(), warnings }
     }
 
     #[test]
     fn a_whole_run_in_one_go_needs_no_words() {
-        assert!(Course { only: Vec::new(), sessions: vec![session(&[])] }.notes(9, 9).is_empty());
+        assert!(Course { only: Vec::new(), sessions: vec![session(vec![])] }.notes(9, 9).is_empty());
         assert!(Course::default().notes(9, 9).is_empty(), "results of an older version");
     }
 
@@ -190,11 +185,12 @@ mod tests {
     fn a_part_names_its_conditions_and_a_resumed_run_what_differed() {
         let only = ["server.backlog = 16", "loadgen.rate > 2k"].map(|text| text.parse().unwrap()).to_vec();
         let moved = Warning::new("resumed-elsewhere", "kernel 6.1 → 6.2", "compare");
-        let sessions = vec![session(&[]), session(&[]), session(&[moved.clone()]), session(&[moved])];
+        let sessions = vec![session(vec![]), session(vec![]), session(vec![moved.clone()]), session(vec![moved])];
         let notes = Course { only, sessions }.notes(3, 9);
-        let part = "This was a part: only the cells with `server.backlog = 16` and `loadgen.rate > 2000` were run, 3 of 9.";
+        let part =
+            "This was a part: only the cells with `server.backlog = 16` and `loadgen.rate > 2000` were run, 3 of 9.";
         assert_eq!(notes, [part, "Resumed 3 times.", "kernel 6.1 → 6.2; compare."]);
-        let plain = Course { only: Vec::new(), sessions: vec![session(&[]), session(&[])] };
+        let plain = Course { only: Vec::new(), sessions: vec![session(vec![]), session(vec![])] };
         assert_eq!(plain.notes(9, 9), ["Resumed once, on the same kernel and CPUs with the same program."]);
     }
 

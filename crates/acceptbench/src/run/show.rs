@@ -165,7 +165,7 @@ fn line(trial: &Trial, agenda: &Agenda, main: Option<&Quantity>, budget: Budget)
 /// The bar's line while a trial of this cell runs, in at most `width` characters.
 fn bar(agenda: &Agenda, cell: &str, end: &str, width: usize) -> String {
     let (done, places) = (agenda.done(), agenda.places());
-    let full = if places == 0 { BAR } else { done * BAR / places };
+    let full = (done * BAR).checked_div(places).unwrap_or(BAR);
     let line = format!("[{:<BAR$}] {done}/{places}  done by {end}  {cell}", "=".repeat(full));
     if line.chars().count() <= width {
         return line;

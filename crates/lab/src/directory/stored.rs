@@ -89,7 +89,11 @@ impl Reopened {
         let mut agenda = Agenda::new(&stored.experiment);
         for (index, trial) in stored.trials.iter().enumerate() {
             agenda.admit(trial).map_err(|message| {
-                wrong(&file, index + 1, format!("{message}; was a file of the directory changed? run the experiment again"))
+                wrong(
+                    &file,
+                    index + 1,
+                    format!("{message}; was a file of the directory changed? run the experiment again"),
+                )
             })?;
         }
         let directory = Directory { path, trials, kept: stored.trials.len(), course: stored.course.clone() };
@@ -145,7 +149,9 @@ fn read_trials(file: &Path) -> Result<(Vec<Trial>, u64), DirectoryError> {
 /// A file that is there for some runs and older versions did not write.
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DirectoryError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| wrong(path, error.line(), error.to_string())),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|error| wrong(path, error.line(), error.to_string()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path)(error)),
     }

@@ -33,7 +33,10 @@ fn the_start_is_a_budget() {
     let start = parsed(&Event::Start(Start::new(&experiment, Path::new("results/x"), address, &course, progress)));
     let counts = ["cells", "replicates", "retries", "trials", "done", "resumed"].map(|key| start[key].clone());
     assert_eq!(json!(counts), json!([2, 3, 2, 6, 0, 1]));
-    assert_eq!((&start["metrics"], &start["directory"]), (&json!("http://127.0.0.1:9712/metrics"), &json!("results/x")));
+    assert_eq!(
+        (&start["metrics"], &start["directory"]),
+        (&json!("http://127.0.0.1:9712/metrics"), &json!("results/x"))
+    );
     assert!((start["expected-seconds"].as_f64().expect("seconds") - 13.14).abs() < 0.01, "{start}");
     assert_eq!(start["warnings"][0]["code"], "resumed-elsewhere");
 }
@@ -63,12 +66,8 @@ fn the_end_names_what_went_wrong() {
     assert_eq!((&end["answer"], &end["summary"]), (&Value::Null, &Value::Null));
     let trials = [record(0, 0, 1.0), record(1, 1, 1.0)];
     let answer = Answer::of(&experiment, &trials, None).expect("an answer").noting(vec!["A note.".to_owned()]);
-    let end = parsed(&Event::End(Box::new(End::new(
-        &experiment,
-        Path::new("results/x"),
-        Some(&answer),
-        &Ok(Exit::Success),
-    ))));
+    let end =
+        parsed(&Event::End(Box::new(End::new(&experiment, Path::new("results/x"), Some(&answer), &Ok(Exit::Success)))));
     assert_eq!((&end["summary"]["valid"], &end["notes"][0]), (&json!(2), &json!("A note.")));
     assert_eq!(end["exit"], json!({ "code": 0, "meaning": "all well" }));
     assert!(end["answer"].as_str().is_some_and(|answer| !answer.is_empty()), "{end}");
