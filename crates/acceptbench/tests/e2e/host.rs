@@ -373,6 +373,12 @@ fn pid_of(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("a pid")
 }
 
+/// The process with this role below a runner.
+pub(crate) fn with_role(runner: &Child, role: &str) -> Option<Pid> {
+    let below = descendants(pid_of(runner)).into_iter();
+    below.map(|process| process.pid).find(|pid| has_role(*pid, role)).and_then(Pid::from_raw)
+}
+
 /// Kills a runner, and sees everything go that it started. `directory` is where it is at work.
 pub(crate) fn kill_runner(mut runner: Child, directory: &Path) {
     let family: Vec<Identity> = descendants(pid_of(&runner)).into_iter().map(Identity).collect();

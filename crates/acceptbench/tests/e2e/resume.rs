@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{Agenda, Experiment};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use study::results::Trial;
 
-use crate::host::{Host, answered, kill_runner};
+use crate::host::{Host, answered, kill_runner, skip, with_role};
 use crate::support::{Lab, acceptbench, machine, random, text};
 
 /// Kills unless `ACCEPTBENCH_KILLS` says otherwise.
@@ -185,6 +185,64 @@ fn a_second_runner_is_refused_and_an_interrupted_run_goes_on() {
     answered(&again);
     assert!(text(&again.stderr).contains("resumed: all of 36 trials are stored"), "{}", text(&again.stderr));
     assert_eq!((text(&again.stdout), whole_lines(&latest)), (text(&output.stdout), lines));
+}
+
+#[test]
+fn a_trial_that_does_not_count_is_repeated_at_the_end_of_its_block() {
+    let _machine = machine();
+    let lab = Lab::new();
+    let file = experiment(2).replace("measure = \"60ms\"", "measure = \"700ms\"\norder = \"as-written\"");
+    lab.file("resumed.toml", &file.replace("to = [16, 128, 1024]", "to = [16, 128]"));
+    let mut runner = start(&lab, &["resumed.toml"]);
+    let latest = kept(&lab, &mut runner, 1);
+    // The last of the first block: `__trial` of the next one is started while its record is made, and is not needed yet.
+    std::thread::sleep(Duration::from_millis(300));
+    let generator = with_role(&runner, "__loadgen").expect("a load under way");
+    kill_process(generator, Signal::STOP).expect("a signal");
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(generator, Signal::CONT).expect("a signal");
+    let output = runner.wait_with_output().expect("a child");
+    answered(&output);
+    assert_whole(&latest);
+    let records = trials(&latest);
+    let disturbed = records.iter().position(|record| record.trial == 1).expect("it was run");
+    let reasons = &records[disturbed].invalid;
+    assert!(reasons.iter().any(|reason| reason.starts_with("the generator was the bottleneck")), "{reasons:?}");
+    let block: Vec<usize> = records.iter().map(|record| record.block).collect();
+    assert!(block.is_sorted() && block.iter().filter(|block| **block == 0).count() > 2, "{block:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("trial 2 does not count: the generator was the bottleneck"), "{said}");
+    assert!(said.contains("does not count, will be repeated"), "{said}");
+    let csv = fs::read_to_string(latest.join("trials.csv")).expect("a table");
+    assert!(csv.starts_with("trial,retry,") && csv.contains("\n1,0,") && csv.contains("\n1,1,"), "{csv}");
+    let report = fs::read_to_string(latest.join("report.md")).expect("a report");
+    assert!(report.contains("- trial 1 (backlog 128): the generator was the bottleneck"), "{report}");
+    let screen = text(&output.stdout);
+    assert!(screen.contains("left out"), "{screen}");
+}
+
+#[test]
+fn a_bar_replaces_itself_within_the_columns_of_the_terminal() {
+    // script(1) makes a terminal for it.
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip("script not found; install the Debian package bsdutils");
+    }
+    let _machine = machine();
+    let lab = lab(2);
+    let line = format!("stty cols 60; {} run resumed.toml --admin off", env!("CARGO_BIN_EXE_acceptbench"));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env_clear().env("PATH", "/usr/bin:/bin").env("SHELL", "/bin/sh");
+    let output = command.current_dir(lab.path()).stdin(Stdio::null()).output().expect("script starts");
+    answered(&output);
+    let said = text(&output.stdout);
+    // A line that replaces itself begins with this.
+    let bars: Vec<&str> = said.split("\r\x1b[2K").filter(|part| part.starts_with('[')).collect();
+    assert!(bars.len() >= 6, "one a trial: {said:?}");
+    assert!(bars.iter().all(|bar| bar.chars().count() < 60 && bar.contains("  done by ")), "{bars:?}");
+    assert!(bars[0].starts_with("[                ] 0/6  done by "), "{bars:?}");
+    assert!(bars[bars.len() - 1].starts_with("[=============   ] 5/6  "), "{bars:?}");
+    assert!(!said.contains(" left\r\n"), "no line a trial: {said}");
+    assert!(said.contains("after 1 of 2:"), "{said}");
 }
 
 #[test]
