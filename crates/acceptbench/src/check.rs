@@ -12,7 +12,7 @@ use crate::shipped;
 use crate::terminal::say;
 
 /// Namespaces, processes and standing still, per trial; of an attached one reading the books.
-const OVERHEAD: Duration = Duration::from_millis(90);
+pub(crate) const OVERHEAD: Duration = Duration::from_millis(90);
 
 /// Checks every experiment named, the first wrong one ends it.
 pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {

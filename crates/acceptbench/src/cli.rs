@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use lab::AdminAddress;
+use study::condition::Condition;
 use telemetry::admin::Listen;
 use telemetry::log::LogOpts;
 
@@ -84,7 +85,18 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// Name of a shipped experiment (see `acceptbench list`) or path of an experiment file.
-    pub(crate) experiment: String,
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    pub(crate) experiment: Option<String>,
+    /// Go on with the run in this results directory, by default results/latest: what it is, and what is missing, stands
+    /// there.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "results/latest", conflicts_with = "results")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Run only the cells for which this holds, e.g. "server.backlog = 16"; given several times, all must hold.
+    #[arg(long, value_name = "CONDITION", conflicts_with = "resume")]
+    pub(crate) only: Vec<Condition>,
+    /// Print JSON, a document a line: start, each trial as it begins and ends, end. The words go to stderr.
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Where results directories are made.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(crate) results: PathBuf,

@@ -53,19 +53,29 @@ impl Failure {
     pub(crate) fn requirement(error: impl std::fmt::Display) -> Self {
         Self::Requirement(format!("{error:#}"))
     }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::Requirement(_) => 69,
+        }
+    }
+
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        let (Self::Usage(message) | Self::Requirement(message)) = self;
+        message
+    }
 }
 
 /// Says what went wrong, in one line, and returns the exit code.
 pub(crate) fn code(result: Result<End, Failure>) -> ExitCode {
     ExitCode::from(match result {
         Ok(end) => end.code(),
-        Err(Failure::Usage(message)) => {
-            terminal::complain(&message);
-            64
-        }
-        Err(Failure::Requirement(message)) => {
-            terminal::complain(&message);
-            69
+        Err(failure) => {
+            terminal::complain(failure.message());
+            failure.code()
         }
     })
 }

@@ -1,5 +1,7 @@
 //! From stored trials to answers: the first screen, and the files of a results directory. Nothing is run.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
@@ -25,6 +27,10 @@ pub(crate) struct Answer {
     summary: Summary,
     expectations: Vec<Outcome>,
     quantity: &'static Quantity,
+    /// Did a cell end with too few trials that count?
+    starved: bool,
+    /// What else must be said, a sentence each.
+    notes: Vec<String>,
     /// What the run changed on a running deployment, if it was attached to one.
     attached: Option<Attached>,
 }
@@ -38,12 +44,16 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     let answer =
         Answer::tested(&stored.experiment, &stored.trials, stored.attached.as_ref()).map_err(Failure::usage)?;
     let planned = stored.experiment.trials();
-    let notes = if stored.trials.len() < planned {
-        vec![format!("{} of {planned} trials are stored.", stored.trials.len())]
-    } else {
-        Vec::new()
-    };
-    say(&answer.screen(&stored.experiment, &args.directory, &notes));
+    let places = stored.trials.iter().map(|trial| trial.trial).collect::<BTreeSet<_>>().len();
+    let mut notes = stored.notes();
+    if places < planned {
+        let directory = args.directory.display();
+        notes.push(format!(
+            "{places} of {planned} trials are stored; `acceptbench run --resume {directory}` runs the others."
+        ));
+    }
+    let answer = answer.noting(notes);
+    say(&answer.screen(&stored.experiment, &args.directory));
     write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref())
         .map_err(Failure::requirement)?;
     Ok(answer.end())
@@ -80,34 +90,61 @@ impl Answer {
             }
         }
         let quantity = Quantity::named(names.first().copied().unwrap_or("served-ratio"))?;
+        let part = experiment.design_of_part();
         let expectations = experiment
             .expectations
             .iter()
-            .map(|expectation| Outcome::of(expectation, &experiment.design, trials))
+            .map(|expectation| Outcome::of(expectation, &part, trials))
+            // One about cells that were left out is none of a part's.
+            .filter(|outcome| {
+                let about_none = |outcome: &Outcome| outcome.trials == 0 && outcome.untested.is_empty();
+                experiment.part.is_whole() || !outcome.as_ref().is_ok_and(about_none)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let summary = Summary::of(&experiment.design, trials, &names)?;
-        Ok(Self { summary, expectations, quantity, attached: attached.cloned() })
+        let starved = experiment.part.cells.iter().any(|cell| is_starved(trials, *cell));
+        let (notes, attached) = (Vec::new(), attached.cloned());
+        Ok(Self { summary, expectations, quantity, starved, notes, attached })
+    }
+
+    /// With something else to say.
+    pub(crate) fn noting(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// The answer in a sentence.
+    pub(crate) fn sentence(&self, experiment: &Experiment) -> String {
+        self.to_screen(experiment, "", None).evidence().sentence()
+    }
+
+    /// Cell by cell.
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// What became of the expectations.
+    pub(crate) fn expectations(&self) -> &[Outcome] {
+        &self.expectations
+    }
+
+    /// What else must be said.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The first screen.
-    pub(crate) fn screen(&self, experiment: &Experiment, directory: &Path, notes: &[String]) -> String {
+    pub(crate) fn screen(&self, experiment: &Experiment, directory: &Path) -> String {
         let report = directory.join("report.md").display().to_string();
         let next = experiment.next.as_ref().map(|name| format!("acceptbench run {name}"));
-        screen::render(&self.to_screen(experiment, &report, next.as_deref(), notes), WIDTH)
+        screen::render(&self.to_screen(experiment, &report, next.as_deref()), WIDTH)
     }
 
     /// The table of the first screen.
     pub(crate) fn table(&self, experiment: &Experiment) -> String {
-        self.to_screen(experiment, "", None, &[]).table(WIDTH).join("\n")
+        self.to_screen(experiment, "", None).table(WIDTH).join("\n")
     }
 
-    fn to_screen<'a>(
-        &'a self,
-        experiment: &'a Experiment,
-        report: &'a str,
-        next: Option<&'a str>,
-        notes: &'a [String],
-    ) -> Screen<'a> {
+    fn to_screen<'a>(&'a self, experiment: &'a Experiment, report: &'a str, next: Option<&'a str>) -> Screen<'a> {
         Screen {
             name: &experiment.name,
             question: &experiment.question,
@@ -117,7 +154,7 @@ impl Answer {
             smallest_effect: experiment.compare.smallest_effect,
             baseline: experiment.compare.baseline,
             expectations: &self.expectations,
-            notes,
+            notes: &self.notes,
             place: match &self.attached {
                 Some(attached) => Place::Attached(attached),
                 None => Place::Lab { cpus: kernel::process::allowed_cpus().map_or(1, |cpus| cpus.len()) },
@@ -129,9 +166,8 @@ impl Answer {
 
     /// How a run with this answer ends.
     pub(crate) fn end(&self) -> End {
-        let starved = self.summary.cells.iter().any(|cell| cell.trials > 0 && cell.valid * 2 < cell.trials + 1);
         let failed = self.expectations.iter().any(|outcome| outcome.judgement == Judgement::Fails);
-        match (starved, failed) {
+        match (self.starved, failed) {
             (true, _) => End::Invalid,
             (false, true) => End::Unexpected,
             (false, false) => End::Success,
@@ -157,10 +193,21 @@ pub(crate) fn write_files(
     if let Some(attached) = &answer.attached {
         command.push_str(&flags(attached));
     }
-    let screen = answer.to_screen(experiment, "", None, &[]);
+    for condition in &experiment.part.only {
+        let _ = write!(command, " --only \"{condition}\"");
+    }
+    let screen = answer.to_screen(experiment, "", None);
     let environment = environment.map(describe).unwrap_or_default();
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
     write("report.md", &report.markdown()?)
+}
+
+/// Does a cell have places in the order, and no record that counts in half of them or more? Retries are no places.
+fn is_starved(trials: &[Trial], cell: usize) -> bool {
+    let of_cell = || trials.iter().filter(|trial| trial.cell == cell);
+    let places: BTreeSet<usize> = of_cell().map(|trial| trial.trial).collect();
+    let valid = of_cell().filter(|trial| trial.is_valid()).count();
+    valid * 2 < places.len() + usize::from(!places.is_empty())
 }
 
 /// The flags that attach a run to the same deployment.

@@ -1,47 +1,60 @@
-//! `acceptbench run`: an experiment from its file to its answer.
+//! `acceptbench run`: an experiment from its file to its answer, anew or where it was interrupted.
+
+mod budget;
+mod json;
+mod show;
 
 use std::path::Path;
 
-use lab::{Build, Event, Experiment, Finished, Place, Request, RunError, TrialError};
-use study::results::Trial;
-use study::{format, quantity::Quantity};
+use lab::{Build, Experiment, Finished, Place, Reopened, Request, RunError, TrialError};
 
-use crate::check::duration;
 use crate::cli::{AttachArgs, RunArgs};
 use crate::exit::{End, Failure};
 use crate::interrupt;
 use crate::pages::{REVISION, VERSION};
 use crate::report::{Answer, write_files};
 use crate::shipped;
-use crate::terminal::{clear_progress, complain, note, progress, say};
+use crate::terminal::note;
+use show::Show;
 
-/// Runs the experiment and prints the first screen.
+/// Runs the experiment, or what is left of it, and prints the first screen.
 pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
-    let mut experiment = shipped::find(&args.experiment)?;
+    match (&args.resume, &args.experiment) {
+        (Some(directory), _) => resume(args, directory),
+        (None, Some(name)) => anew(args, name),
+        (None, None) => Err(Failure::Usage("name an experiment, or --resume a run".to_owned())),
+    }
+}
+
+fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
+    let mut experiment = shipped::find(name)?;
     attach_elsewhere(&mut experiment, &args.attach)?;
+    experiment.select(&args.only).map_err(|error| Failure::flag(format!("only: {error}")))?;
     let stop = interrupt::watch()?;
     note_environment();
-    note(&format!(
-        "{}: {}, at most {}",
-        experiment.name,
-        format::plural(experiment.trials(), "trial"),
-        format::time(duration(&experiment).as_secs_f64())
-    ));
-    let request = Request {
-        experiment: &experiment,
-        results: &args.results,
+    let mut show = Show::new(&experiment, args.json);
+    let ended = lab::run(&request(args, &experiment), &args.results, &stop, &mut |event| show.tell(&event));
+    conclude(&show, &args.results.join("latest"), ended)
+}
+
+fn resume(args: &RunArgs, directory: &Path) -> Result<End, Failure> {
+    let stop = interrupt::watch()?;
+    let reopened = Reopened::open(directory).map_err(Failure::usage)?;
+    let mut experiment = reopened.stored.experiment.clone();
+    attach_elsewhere(&mut experiment, &args.attach)?;
+    note_environment();
+    let mut show = Show::new(&experiment, args.json);
+    let ended = lab::resume(&request(args, &experiment), reopened, &stop, &mut |event| show.tell(&event));
+    conclude(&show, directory, ended)
+}
+
+fn request<'a>(args: &RunArgs, experiment: &'a Experiment) -> Request<'a> {
+    Request {
+        experiment,
         program: Path::new("/proc/self/exe"),
         admin: args.admin,
         build: Build { version: VERSION, revision: REVISION },
-    };
-    let mut teller = Teller { experiment: &experiment, shown_blocks: 0 };
-    let finished = match lab::run(&request, &stop, &mut |event| teller.tell(&event)) {
-        Ok(finished) => finished,
-        Err(RunError::Interrupted) => return Ok(End::Interrupted),
-        Err(error) => return Err(failure(error)),
-    };
-    clear_progress();
-    conclude(&experiment, &args.results, finished)
+    }
 }
 
 /// Puts what the command line names in the place of the file's `[attach]`.
@@ -73,34 +86,44 @@ fn attach_elsewhere(experiment: &mut Experiment, args: &AttachArgs) -> Result<()
     }
 }
 
-/// Everything after the last trial.
-fn conclude(experiment: &Experiment, results: &Path, finished: Finished) -> Result<End, Failure> {
-    if finished.trials.is_empty() {
-        return match finished.failure {
-            Some(error) => Err(failure(error)),
-            None => Ok(End::Interrupted),
-        };
-    }
-    let answer = Answer::tested(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
-    let shown = results.join("latest");
-    let written = write_files(&finished.path, experiment, &finished.trials, &answer, Some(&finished.environment));
-    say(&answer.screen(experiment, &shown, &notes(&finished)));
-    if let Some(error) = finished.failure {
-        return Err(failure(error));
-    }
-    written.map_err(Failure::requirement)?;
-    Ok(match (finished.interrupted, answer.end()) {
-        (true, _) => End::Interrupted,
-        (false, end) => end,
-    })
+/// Everything after the last trial. `directory` is how the results directory is called.
+fn conclude(show: &Show<'_>, directory: &Path, ended: Result<Finished, RunError>) -> Result<End, Failure> {
+    let finished = match ended {
+        Ok(finished) => finished,
+        Err(RunError::Interrupted) => return Ok(End::Interrupted),
+        Err(error) => return Err(failure(error)),
+    };
+    let experiment = show.experiment;
+    let answer = if finished.trials.is_empty() {
+        None
+    } else {
+        let answer =
+            Answer::tested(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
+        Some(answer.noting(notes(experiment, directory, &finished)))
+    };
+    let written = answer.as_ref().map_or(Ok(()), |answer| {
+        write_files(&finished.path, experiment, &finished.trials, answer, Some(&finished.environment))
+    });
+    let end = match (finished.failure, written, &answer) {
+        (Some(error), ..) => Err(failure(error)),
+        (None, Err(error), _) => Err(Failure::requirement(error)),
+        (None, Ok(()), Some(answer)) if !finished.interrupted => Ok(answer.end()),
+        (None, Ok(()), _) => Ok(End::Interrupted),
+    };
+    show.end(directory, answer.as_ref(), &end);
+    end
 }
 
-fn notes(finished: &Finished) -> Vec<String> {
+fn notes(experiment: &Experiment, directory: &Path, finished: &Finished) -> Vec<String> {
+    let mut notes = finished.course.notes(experiment.part.cells.len(), experiment.design.cells.len());
     if finished.interrupted || finished.failure.is_some() {
-        vec!["The run was cut short; what stands here is from the trials that were finished.".to_owned()]
-    } else {
-        Vec::new()
+        notes.push(format!(
+            "The run was cut short; what stands here is from the trials that were finished. `acceptbench run --resume \
+             {}` runs the others.",
+            directory.display()
+        ));
     }
+    notes
 }
 
 /// The lab decides by the file alone.
@@ -120,53 +143,5 @@ pub(crate) fn failure(error: RunError) -> Failure {
         RunError::Trial { source: TrialError::Refused(refused), .. } if !refused.requirement => Failure::usage(error),
         RunError::Interrupted | RunError::Requirement(_) | RunError::Trial { .. } => Failure::requirement(error),
         RunError::Directory(_) | RunError::Admin(_) => Failure::usage(error),
-    }
-}
-
-/// Shows what goes on.
-struct Teller<'a> {
-    experiment: &'a Experiment,
-    shown_blocks: usize,
-}
-
-impl Teller<'_> {
-    fn tell(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Serving { address, replaced } => {
-                let why = if *replaced { " (the port asked for is taken)" } else { "" };
-                note(&format!("metrics on http://{address}/metrics{why}"));
-            }
-            Event::Began { planned, cell } => {
-                progress(&format!("trial {}/{}  {cell}", planned.trial + 1, self.experiment.trials()));
-            }
-            Event::Ended { trial, trials } => self.ended(trial, trials),
-            Event::Lingering => progress("waiting for the last scrape"),
-        }
-    }
-
-    fn ended(&mut self, trial: &Trial, trials: &[Trial]) {
-        clear_progress();
-        let main = self.experiment.compare.metrics.first().and_then(|name| Quantity::named(name).ok());
-        let figure = main.and_then(|quantity| {
-            Some(format!("{} {}", quantity.name, format::value(quantity.of(trial)?, quantity.unit)))
-        });
-        note(&format!(
-            "{:>4}/{}  {:<44} {}",
-            trials.len(),
-            self.experiment.trials(),
-            trial.name,
-            figure.unwrap_or_default()
-        ));
-        for reason in &trial.invalid {
-            complain(&format!("trial {} does not count: {reason}", trial.trial + 1));
-        }
-        let blocks = trials.len() / self.experiment.design.cells.len();
-        if blocks > self.shown_blocks && blocks < self.experiment.replicates {
-            self.shown_blocks = blocks;
-            if let Ok(answer) = Answer::of(self.experiment, trials, None) {
-                note(&format!("\nafter {} of {}:", blocks, self.experiment.replicates));
-                note(&answer.table(self.experiment));
-            }
-        }
     }
 }

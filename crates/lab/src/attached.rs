@@ -19,8 +19,8 @@ use study::results::{Attached, Trial};
 use telemetry::Stop;
 
 use crate::attached::admin::{Books, Programs, ReachError};
-use crate::attached::restore::Restorer;
 pub(crate) use crate::attached::restore::restore;
+use crate::attached::restore::{Originals, Restorer, put_back};
 use crate::attached::window::{Opening, Window};
 use crate::bench::{Bench, Turn};
 use crate::control::Failure;
@@ -113,6 +113,18 @@ impl<'a> AttachedBench<'a> {
     }
 }
 
+/// Puts back what a run left changed whose `__restore` was killed with it. Changes nothing that is as it was.
+pub(crate) fn repair(attached: &Attached) -> Result<(), RunError> {
+    let failures = put_back(&NetTree::new(&attached.sysctl_path), &attached.originals);
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Requirement(format!(
+        "an interrupted run left sysctls changed: {}; set it by hand, then resume",
+        failures.join("; ")
+    )))
+}
+
 fn unreachable(error: ReachError) -> TrialError {
     match error {
         ReachError::Interrupted => TrialError::Interrupted,
@@ -138,7 +150,8 @@ fn check_namespace(attach: &Attach, values: &BTreeMap<String, String>, books: &B
 impl Bench for AttachedBench<'_> {
     fn begin(&mut self, directory: &Directory) -> Result<(), RunError> {
         directory.write_attached(&self.changes)?;
-        let restorer = Restorer::start(self.program, &self.attach.sysctl_path, &self.changes.originals);
+        let values = Originals { tree: self.attach.sysctl_path.clone(), values: self.changes.originals.clone() };
+        let restorer = Restorer::start(self.program, &values, directory.lock());
         let restorer = restorer.map_err(|error| {
             RunError::Requirement(format!(
                 "cannot start the process that puts sysctls back, so none is changed: {error}"

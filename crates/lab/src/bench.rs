@@ -41,7 +41,7 @@ pub(crate) trait Bench {
 pub(crate) struct Turn<'a> {
     pub(crate) experiment: &'a Experiment,
     pub(crate) planned: Planned,
-    /// What comes after it.
+    /// What comes after it if it counts.
     pub(crate) after: Option<Planned>,
     /// Its cell in words.
     pub(crate) name: &'a str,
@@ -83,6 +83,7 @@ impl Parts {
         let Turn { experiment, planned, .. } = turn;
         Trial {
             trial: planned.trial,
+            retry: planned.retry,
             block: planned.block,
             cell: planned.cell,
             name: turn.name.to_owned(),

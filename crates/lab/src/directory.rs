@@ -1,19 +1,35 @@
-//! The results directory: written trial by trial, so that nothing but the trial in flight is lost by any crash.
+//! The results directory: written trial by trial, so that nothing but the trial in flight is lost by any crash, and by
+//! one runner at a time, who holds a lock on `trials.jsonl` (flock(2)). The kernel lets go of it however the runner ends.
 
-use std::fs::{self, File, OpenOptions};
+mod stored;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kernel::environment::Environment;
-use serde::de::DeserializeOwned;
-use study::results::{Attached, Trial};
+use study::results::{Attached, Course, Session, Trial};
 use thiserror::Error;
 
 use crate::experiment::{Experiment, ExperimentError};
+use crate::schedule::Planned;
 
+pub use self::stored::{Reopened, Stored};
+
+/// What a run is, without which there is none: it is made last.
+const EXPERIMENT: &str = "experiment.toml";
+const ENVIRONMENT: &str = "environment.json";
+const TRIALS: &str = "trials.jsonl";
+/// How it went.
+const COURSE: &str = "run.json";
 /// What an attached run changed on the deployment.
 const ATTACHED: &str = "attached.json";
+
+/// A runner that was killed may still be on its way out, or have sysctls put back, for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A results directory that cannot be made, written or read.
 #[derive(Debug, Error)]
@@ -43,15 +59,39 @@ pub enum DirectoryError {
     /// The stored experiment file is not valid any more.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// A file is not what a runner wrote, or not of this run.
+    #[error("{path}:{line}: {message}")]
+    Wrong {
+        /// The file.
+        path: String,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// Its runner was killed before the first trial.
+    #[error("{path} holds no {EXPERIMENT}: its runner was ended before the run began; run the experiment again")]
+    NotBegun {
+        /// The directory.
+        path: String,
+    },
+    /// Another runner holds the lock.
+    #[error("another runner is at work in {path}; wait for its end, or stop it first")]
+    Busy {
+        /// The directory.
+        path: String,
+    },
 }
 
 /// A directory being written.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
+    /// Locked.
     trials: File,
     /// Trials in it.
     kept: usize,
+    pub(crate) course: Course,
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
@@ -80,18 +120,34 @@ impl Directory {
         root: &Path,
         experiment: &Experiment,
         environment: &Environment,
+        session: Session,
     ) -> Result<Self, DirectoryError> {
         fs::create_dir_all(root).map_err(failed("make the results directory", root))?;
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let path = unused(root, &format!("{}-{stamp}", experiment.name))?;
         let logs = path.join("logs");
         fs::create_dir(&logs).map_err(failed("make", &logs))?;
-        write(&path.join("experiment.toml"), experiment.source.as_bytes())?;
         let environment = serde_json::to_vec_pretty(environment).unwrap_or_default();
-        write(&path.join("environment.json"), &environment)?;
-        let file = path.join("trials.jsonl");
+        write(&path.join(ENVIRONMENT), &environment)?;
+        let file = path.join(TRIALS);
         let trials = OpenOptions::new().append(true).create_new(true).open(&file).map_err(failed("make", &file))?;
-        Ok(Self { path, trials, kept: 0 })
+        lock(&trials, &path)?;
+        let course = Course { only: experiment.part.only.clone(), sessions: Vec::new() };
+        let mut directory = Self { path, trials, kept: 0, course };
+        directory.begin(session)?;
+        write(&directory.path.join(EXPERIMENT), experiment.source.as_bytes())?;
+        Ok(directory)
+    }
+
+    /// A runner takes the run up.
+    pub(crate) fn begin(&mut self, session: Session) -> Result<(), DirectoryError> {
+        self.course.sessions.push(session);
+        write(&self.path.join(COURSE), &serde_json::to_vec_pretty(&self.course).unwrap_or_default())
+    }
+
+    /// Whoever holds this descriptor open, too, holds the lock.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.trials.as_fd()
     }
 
     /// Keeps what an attached run changes, before and after.
@@ -105,13 +161,15 @@ impl Directory {
     }
 
     /// Where the processes of a trial write.
-    pub(crate) fn log(&self, trial: usize) -> PathBuf {
-        self.path.join("logs").join(format!("trial-{trial:04}.log"))
+    pub(crate) fn log(&self, planned: Planned) -> PathBuf {
+        let Planned { trial, retry, .. } = planned;
+        let retry = if retry > 0 { format!("-retry-{retry}") } else { String::new() };
+        self.path.join("logs").join(format!("trial-{trial:04}{retry}.log"))
     }
 
     /// Appends one trial and waits until it is on the disk. A line that does not fit is taken back.
     pub(crate) fn append(&mut self, trial: &Trial) -> Result<(), DirectoryError> {
-        let file = self.path.join("trials.jsonl");
+        let file = self.path.join(TRIALS);
         let mut line = serde_json::to_vec(trial).map_err(|error| failed("write", &file)(error.into()))?;
         line.push(b'\n');
         let end = self.trials.stream_position().and_then(|_| self.trials.seek(io::SeekFrom::End(0)));
@@ -169,53 +227,29 @@ fn point_latest(directory: &Path) -> Result<(), DirectoryError> {
     })
 }
 
+/// Puts a file in its place whole and on the disk, or not at all: it may replace one that is needed to go on.
 fn write(path: &Path, content: &[u8]) -> Result<(), DirectoryError> {
-    fs::write(path, content).map_err(failed("write", path))
+    let fresh = path.with_extension("new");
+    let written = File::create(&fresh).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&fresh, path)).map_err(|error| {
+        let _ = fs::remove_file(&fresh);
+        failed("write", path)(error)
+    })
 }
 
-/// A finished (or unfinished) run, read back.
-#[derive(Debug)]
-pub struct Stored {
-    /// Its experiment.
-    pub experiment: Experiment,
-    /// Its trials, in the order they were run.
-    pub trials: Vec<Trial>,
-    /// The machine it ran on.
-    pub environment: Option<Environment>,
-    /// What it changed on a running deployment, if it was attached to one.
-    pub attached: Option<Attached>,
-}
-
-impl Stored {
-    /// Reads a results directory.
-    ///
-    /// # Errors
-    /// A missing or malformed file, named with its line.
-    pub fn read(path: &Path) -> Result<Self, DirectoryError> {
-        fs::read_dir(path).map_err(failed("read the results directory", path))?;
-        let experiment = Experiment::read_stored(&path.join("experiment.toml"))?;
-        let file = path.join("trials.jsonl");
-        let mut text = fs::read_to_string(&file).map_err(failed("read", &file))?;
-        // A runner killed while it wrote leaves a line without its end: that trial was not kept.
-        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
-        let mut trials = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            trials.push(serde_json::from_str(line).map_err(|source| DirectoryError::Malformed {
-                path: file.display().to_string(),
-                line: index + 1,
-                source,
-            })?);
+/// Keeps every other runner out of `directory` for as long as `trials` is open.
+fn lock(trials: &File, directory: &Path) -> Result<(), DirectoryError> {
+    let began = Instant::now();
+    loop {
+        match trials.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &directory.join(TRIALS))(error)),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(DirectoryError::Busy { path: directory.display().to_string() });
+            }
         }
-        Ok(Self {
-            experiment,
-            trials,
-            environment: read_json(&path.join("environment.json")),
-            attached: read_json(&path.join(ATTACHED)),
-        })
     }
-}
-
-/// A file that is there for some runs and older versions did not write.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }

@@ -5,6 +5,7 @@
 mod attach;
 mod cells;
 mod conditions;
+mod part;
 mod wire;
 
 use std::io;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 pub use self::attach::{AdminAddress, Attach, Place, Wiring};
+pub use self::part::{Part, PartError};
 pub use crate::schedule::Order;
 use crate::settings::{Resolved, Scope, Settings, plain};
 use cells::{cross, grids};
@@ -40,6 +42,8 @@ pub struct Experiment {
     pub next: Option<String>,
     /// How often every cell is run.
     pub replicates: usize,
+    /// How often a trial that does not count is repeated.
+    pub retries: usize,
     /// Decides order and arrivals.
     pub seed: u64,
     /// The order of its trials.
@@ -50,6 +54,8 @@ pub struct Experiment {
     pub design: Design,
     /// The options of each cell, by its index; of an attached experiment its sysctls and the window's length.
     pub resolved: Vec<Resolved>,
+    /// The cells to run.
+    pub part: Part,
     /// What must hold.
     pub expectations: Vec<Expectation>,
     /// What is compared.
@@ -102,6 +108,9 @@ const DEFAULT_MEASURE: Span = Span::from_secs(1);
 
 /// Cells times replicates at most: more is a typing error.
 const MAX_TRIALS: usize = 100_000;
+
+/// A trial that does not count so often never will.
+const MAX_RETRIES: usize = 100;
 
 /// Knows the file's name and text, to turn byte ranges into lines.
 struct Source<'a> {
@@ -181,11 +190,13 @@ impl Experiment {
             analysis: header.analysis.clone(),
             next: header.next.clone(),
             replicates: *header.replicates.get_ref(),
+            retries: *header.retries.get_ref(),
             seed: header.seed,
             order: header.order,
             place,
             expectations: expectations(&source, &wire.expect, &places)?,
             compare: compare(&source, wire.compare.as_ref(), header, &places)?,
+            part: Part::whole(&design),
             design,
             resolved,
             source: text.to_owned(),
@@ -200,9 +211,9 @@ impl Experiment {
         }
     }
 
-    /// Trials of a full run.
+    /// Trials of a run of its part.
     pub fn trials(&self) -> usize {
-        self.design.cells.len() * self.replicates
+        self.part.cells.len() * self.replicates
     }
 }
 
@@ -241,6 +252,10 @@ fn check_header(source: &Source<'_>, header: &Header) -> Result<(), ExperimentEr
     }
     if *header.replicates.get_ref() == 0 {
         return Err(source.error(&header.replicates.span(), "experiment.replicates must be 1 or more"));
+    }
+    if *header.retries.get_ref() > MAX_RETRIES {
+        let message = format!("experiment.retries must be {MAX_RETRIES} or less; 2 is usual, 0 repeats nothing");
+        return Err(source.error(&header.retries.span(), message));
     }
     if let Some(measure) = header.measure.as_ref().filter(|measure| measure.get_ref().is_zero()) {
         return Err(source.error(&measure.span(), "experiment.measure must be above 0"));

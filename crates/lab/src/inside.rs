@@ -291,7 +291,7 @@ pub(crate) fn enter_namespace() -> Result<(), ControlError> {
 }
 
 /// Descriptors that come with the message `what`.
-fn receive<const N: usize>(stream: &UnixStream, what: &[u8]) -> Result<[OwnedFd; N], ControlError> {
+pub(crate) fn receive<const N: usize>(stream: &UnixStream, what: &[u8]) -> Result<[OwnedFd; N], ControlError> {
     // No longer than the message: the next one stays for the next call.
     let mut buffer = vec![0; what.len()];
     let (length, fds) = process::recv_fds(stream, &mut buffer, N)?;

@@ -2,6 +2,7 @@
 //! that come out. The runner itself never changes a namespace; only its children do. An attached run builds nothing: it
 //! steps the sysctls of a running deployment and puts them back.
 
+mod agenda;
 mod attached;
 mod bench;
 mod child;
@@ -12,16 +13,20 @@ pub mod inside;
 mod live;
 pub mod metrics;
 mod private;
+mod resume;
 mod run;
 mod schedule;
 mod settings;
 mod sources;
+#[cfg(test)]
+mod testing;
 mod trial;
 
-pub use directory::{DirectoryError, Stored};
-pub use experiment::{AdminAddress, Attach, Experiment, ExperimentError, Place};
+pub use agenda::Agenda;
+pub use directory::{DirectoryError, Reopened, Stored};
+pub use experiment::{AdminAddress, Attach, Experiment, ExperimentError, Part, PartError, Place};
 pub use live::Build;
-pub use run::{Event, Finished, Request, RunError, run};
+pub use run::{Event, Finished, Request, RunError, resume, run};
 pub use schedule::{Order, Planned};
 pub use settings::Resolved;
 pub use trial::TrialError;

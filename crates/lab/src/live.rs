@@ -171,6 +171,11 @@ impl Live {
         state.summary = summary.or(state.summary.take());
     }
 
+    /// All trials of earlier runners have been told.
+    pub(crate) fn recalled(&self, summary: Option<Summary>) {
+        self.state().summary = summary;
+    }
+
     fn server_page(&self) -> Page {
         let mut state = self.state();
         if let Some(books) = state.current.as_ref().and_then(|ends| ends.server(Detail::Scrape).ok()) {

@@ -11,6 +11,7 @@ use crate::bench::{Bench, Parts, Turn};
 use crate::directory::Directory;
 use crate::experiment::{Experiment, Family, Wiring};
 use crate::run::RunError;
+use crate::schedule::Planned;
 use crate::trial::{self, Holder, Outcome, Recipe, TrialError};
 
 /// Runs trials in namespaces of their own.
@@ -20,7 +21,7 @@ pub(crate) struct PrivateBench<'a> {
     wiring: Wiring,
     family: Family,
     /// The next trial's first process, started while the record of the last one was made.
-    next: Option<Holder>,
+    next: Option<(Planned, Holder)>,
 }
 
 impl<'a> PrivateBench<'a> {
@@ -37,8 +38,9 @@ impl<'a> PrivateBench<'a> {
 
     fn run(&mut self, turn: &Turn<'_>) -> Result<Outcome, TrialError> {
         let Turn { experiment, planned, live, stop, .. } = *turn;
-        let holder = self.next.take();
-        let holder = holder.map_or_else(|| Holder::spawn(self.program, &turn.directory.log(planned.trial)), Ok)?;
+        // One that was started for another trial goes: the last one did not count, and is repeated first.
+        let ready = self.next.take().filter(|(next, _)| *next == planned).map(|(_, holder)| holder);
+        let holder = ready.map_or_else(|| Holder::spawn(self.program, &turn.directory.log(planned)), Ok)?;
         if stop.is_requested() {
             return Err(TrialError::Interrupted);
         }
@@ -61,7 +63,8 @@ impl Bench for PrivateBench<'_> {
         let started = Timestamp::now();
         let Outcome { sysctls, server, loadgen, timings, settled } = self.run(turn)?;
         // The next trial's process starts while the record of this one is made and written.
-        self.next = turn.after.and_then(|after| Holder::spawn(self.program, &turn.directory.log(after.trial)).ok());
+        self.next =
+            turn.after.and_then(|after| Some((after, Holder::spawn(self.program, &turn.directory.log(after)).ok()?)));
         let ledger = ledger::balance(&server, &loadgen, turn.experiment.place.topology());
         let mut invalid = Vec::new();
         if !settled {

@@ -1,23 +1,26 @@
-//! A whole run: every trial of the schedule, its record appended as it ends, its pages served meanwhile.
+//! A whole run: every trial that is left of the schedule, its record appended as it ends, its pages served meanwhile.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernel::environment;
-use study::results::{Attached, Trial};
+use jiff::Timestamp;
+use kernel::environment::{self, Environment};
+use study::results::{Attached, Course, Session, Trial};
 use study::summary::Summary;
-use telemetry::Stop;
 use telemetry::admin::{Admin, AdminError, Listen};
+use telemetry::{Stop, Warning};
 use thiserror::Error;
 
-use crate::attached::AttachedBench;
+use crate::agenda::Agenda;
+use crate::attached::{self, AttachedBench};
 use crate::bench::{Bench, Turn};
-use crate::directory::{Directory, DirectoryError};
+use crate::directory::{Directory, DirectoryError, Reopened, Stored};
 use crate::experiment::{Experiment, Place};
 use crate::live::{Build, Live};
 use crate::private::PrivateBench;
+use crate::resume::{Now, Then, differences};
 use crate::schedule::Planned;
 use crate::trial::TrialError;
 
@@ -26,8 +29,6 @@ use crate::trial::TrialError;
 pub struct Request<'a> {
     /// The experiment.
     pub experiment: &'a Experiment,
-    /// Where results directories are made.
-    pub results: &'a Path,
     /// This program, for the trial's processes.
     pub program: &'a Path,
     /// Where to serve metrics.
@@ -39,12 +40,18 @@ pub struct Request<'a> {
 /// Something happened that a terminal may want to show.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Metrics are served here; `replaced` says that the port asked for was taken.
-    Serving {
-        /// The address.
-        address: SocketAddr,
-        /// Was another port asked for?
-        replaced: bool,
+    /// Everything stands ready for the first trial, unless none is left.
+    Started {
+        /// The results directory.
+        path: &'a Path,
+        /// Where metrics are served, if anywhere, and whether that is because the port asked for was taken.
+        serving: Option<(SocketAddr, bool)>,
+        /// How the run went so far, this runner included.
+        course: &'a Course,
+        /// What is left.
+        agenda: &'a Agenda,
+        /// The trials of earlier runners.
+        trials: &'a [Trial],
     },
     /// A trial begins.
     Began {
@@ -52,11 +59,17 @@ pub enum Event<'a> {
         planned: Planned,
         /// Its cell in words.
         cell: &'a str,
+        /// What is left, this one included.
+        agenda: &'a Agenda,
+        /// All so far.
+        trials: &'a [Trial],
     },
     /// A trial ended.
     Ended {
         /// Its record.
         trial: &'a Trial,
+        /// What is left.
+        agenda: &'a Agenda,
         /// All so far, this one included.
         trials: &'a [Trial],
     },
@@ -75,8 +88,10 @@ pub struct Finished {
     pub interrupted: bool,
     /// What kept it from going on, if anything.
     pub failure: Option<RunError>,
-    /// The machine.
-    pub environment: environment::Environment,
+    /// The machine it began on.
+    pub environment: Environment,
+    /// How it went.
+    pub course: Course,
     /// What it changed on a running deployment, if it was attached to one.
     pub attached: Option<Attached>,
 }
@@ -111,106 +126,182 @@ pub enum RunError {
 /// Bytes a trial's record takes on the disk at most, roughly.
 const RECORD_BYTES: u64 = 64 * 1024;
 
-/// Runs every trial.
+/// Runs every trial into a results directory of its own below `results`.
 ///
 /// # Errors
 /// When the run cannot start. What stops it later is in [`Finished::failure`], beside what was kept.
-pub fn run(request: &Request<'_>, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) -> Result<Finished, RunError> {
+pub fn run(
+    request: &Request<'_>,
+    results: &Path,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Finished, RunError> {
     let experiment = request.experiment;
-    let mut bench: Box<dyn Bench + '_> = match &experiment.place {
+    let mut bench = bench(request, stop)?;
+    let environment = environment::collect();
+    let directory = Directory::create(results, experiment, &environment, session(request.build, Vec::new()))?;
+    let mut work = Work { directory, agenda: Agenda::new(experiment), trials: Vec::new(), environment };
+    let result = run_in(request, &mut *bench, &mut work, stop, tell);
+    work.directory.remove_if_useless();
+    result
+}
+
+/// Runs what is left of a run that was interrupted. `request.experiment` is the one that is stored, or differs from it in
+/// what it is attached to.
+///
+/// # Errors
+/// When it cannot go on; sysctls that an attached run left changed and that cannot be put back. Nothing is run then.
+pub fn resume(
+    request: &Request<'_>,
+    reopened: Reopened,
+    stop: &Stop,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Finished, RunError> {
+    let Reopened { stored, agenda, directory } = reopened;
+    let Stored { mut attached, environment, trials, .. } = stored;
+    if let Some(changed) = attached.as_mut().filter(|changed| !changed.restored) {
+        attached::repair(changed)?;
+        changed.restored = true;
+        directory.write_attached(changed)?;
+    }
+    let now = environment::collect();
+    let mut work = Work { directory, agenda, trials, environment: environment.clone().unwrap_or_else(|| now.clone()) };
+    if work.agenda.upcoming().is_none() {
+        tell(work.started(None));
+        return Ok(work.finished(Ok(()), attached));
+    }
+    let mut bench = bench(request, stop)?;
+    let then = Then {
+        environment: environment.as_ref(),
+        session: work.directory.course.sessions.first(),
+        attached: attached.as_ref(),
+    };
+    let warnings = differences(then, Now { environment: &now, build: request.build, attached: bench.attached() });
+    work.directory.begin(session(request.build, warnings))?;
+    run_in(request, &mut *bench, &mut work, stop, tell)
+}
+
+fn bench<'a>(request: &Request<'a>, stop: &Stop) -> Result<Box<dyn Bench + 'a>, RunError> {
+    let experiment = request.experiment;
+    Ok(match &experiment.place {
         Place::Private { wiring, family } => {
             Box::new(PrivateBench::new(experiment, request.program, *wiring, *family)?)
         }
         Place::Attached(attach) => Box::new(AttachedBench::new(experiment, request.program, attach, stop)?),
-    };
-    let environment = environment::collect();
-    let mut directory = Directory::create(request.results, experiment, &environment)?;
-    let result = run_in(request, &mut *bench, &mut directory, environment, stop, tell);
-    directory.remove_if_useless();
-    result
+    })
+}
+
+fn session(build: Build, warnings: Vec<Warning>) -> Session {
+    let Build { version, revision } = build;
+    Session { started: Timestamp::now(), version: version.to_owned(), revision: revision.to_owned(), warnings }
+}
+
+/// A results directory that is being filled.
+#[derive(Debug)]
+struct Work {
+    directory: Directory,
+    agenda: Agenda,
+    /// In it, in order.
+    trials: Vec<Trial>,
+    /// Where the run began.
+    environment: Environment,
+}
+
+impl Work {
+    fn started(&self, serving: Option<(SocketAddr, bool)>) -> Event<'_> {
+        let Self { directory, agenda, trials, .. } = self;
+        Event::Started { path: &directory.path, serving, course: &directory.course, agenda, trials }
+    }
+
+    fn finished(&mut self, ended: Result<(), RunError>, attached: Option<Attached>) -> Finished {
+        let interrupted = matches!(ended, Err(RunError::Interrupted));
+        Finished {
+            path: self.directory.path.clone(),
+            trials: std::mem::take(&mut self.trials),
+            interrupted,
+            failure: ended.err().filter(|error| !matches!(error, RunError::Interrupted)),
+            environment: self.environment.clone(),
+            course: self.directory.course.clone(),
+            attached,
+        }
+    }
 }
 
 fn run_in(
     request: &Request<'_>,
     bench: &mut dyn Bench,
-    directory: &mut Directory,
-    environment: environment::Environment,
+    work: &mut Work,
     stop: &Stop,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Finished, RunError> {
-    let experiment = request.experiment;
-    check_space(&directory.path, experiment.trials())?;
+    check_space(&work.directory.path, work.agenda.left().count())?;
     let live = Live::new(
-        experiment.clone(),
-        directory.run(),
-        environment.kernel_release.clone().unwrap_or_default(),
+        request.experiment.clone(),
+        work.directory.run(),
+        work.environment.kernel_release.clone().unwrap_or_default(),
         request.build,
     );
     let live = Arc::new(live);
+    let mut run = Run { experiment: request.experiment, work, live: &live, stop };
+    run.recall();
     let admin = match request.admin {
         Listen::Off => None,
-        Listen::Addr(address) => {
-            let (admin, replaced) = Admin::start_or_free_port(address, live.clone())?;
-            tell(Event::Serving { address: admin.local_addr(), replaced });
-            Some(admin)
-        }
+        Listen::Addr(address) => Some(Admin::start_or_free_port(address, live.clone())?),
     };
-    bench.begin(directory)?;
-    let mut run = Run { experiment, directory, live: &live, stop, trials: Vec::new() };
+    tell(run.work.started(admin.as_ref().map(|(admin, replaced)| (admin.local_addr(), *replaced))));
+    bench.begin(&run.work.directory)?;
     let ended = run.all(bench, tell);
-    let trials = run.trials;
     // Before anything else: who was told to stop may be killed next.
-    let put_back = bench.finish(directory);
+    let put_back = bench.finish(&work.directory);
     let interrupted = matches!(ended, Err(RunError::Interrupted));
-    let failure = put_back.and(ended).err().filter(|error| !matches!(error, RunError::Interrupted));
-    if let Some(admin) = admin {
+    if let Some((admin, _)) = admin {
         if !interrupted {
             linger(&admin, stop, tell);
         }
         admin.stop();
     }
-    let attached = bench.attached().cloned();
-    Ok(Finished { path: directory.path.clone(), trials, interrupted, failure, environment, attached })
+    // What could not be put back is worse news than that it was interrupted.
+    Ok(Finished { interrupted, ..work.finished(put_back.and(ended), bench.attached().cloned()) })
 }
 
 /// A run under way.
 struct Run<'a> {
     experiment: &'a Experiment,
-    directory: &'a mut Directory,
+    work: &'a mut Work,
     live: &'a Live,
     stop: &'a Stop,
-    trials: Vec<Trial>,
 }
 
 impl Run<'_> {
-    /// Every trial in its order, until one comes to nothing.
+    /// Every trial that is left, in its order, until one comes to nothing.
     fn all(&mut self, bench: &mut dyn Bench, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
         let experiment = self.experiment;
-        let order = experiment.order.plan(experiment.design.cells.len(), experiment.replicates, experiment.seed);
-        for (index, planned) in order.iter().copied().enumerate() {
+        while let Some(planned) = self.work.agenda.upcoming() {
             let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
-            tell(Event::Began { planned, cell: &cell });
+            let Work { directory, agenda, trials, .. } = &*self.work;
+            tell(Event::Began { planned, cell: &cell, agenda, trials });
             let turn = Turn {
                 experiment,
                 planned,
-                after: order.get(index + 1).copied(),
+                after: agenda.after(planned),
                 name: &cell,
                 live: self.live,
-                directory: self.directory,
+                directory,
                 stop: self.stop,
             };
-            match bench.trial(&turn) {
-                Ok(trial) => self.keep(trial)?,
-                Err(source) => {
-                    self.live.finished(None, None);
-                    return Err(match source {
-                        TrialError::Interrupted => RunError::Interrupted,
-                        source => RunError::Trial { trial: planned.trial, cell, source },
-                    });
+            let trial = bench.trial(&turn).map_err(|source| {
+                self.live.finished(None, None);
+                match source {
+                    TrialError::Interrupted => RunError::Interrupted,
+                    source => RunError::Trial { trial: planned.trial, cell, source },
                 }
-            }
-            if let Some(trial) = self.trials.last() {
-                tell(Event::Ended { trial, trials: &self.trials });
+            })?;
+            let counts = trial.is_valid();
+            self.keep(trial)?;
+            self.work.agenda.ran(planned, counts);
+            let Work { agenda, trials, .. } = &*self.work;
+            if let Some(trial) = trials.last() {
+                tell(Event::Ended { trial, agenda, trials });
             }
         }
         Ok(())
@@ -218,14 +309,29 @@ impl Run<'_> {
 
     /// Writes a record down; one that could not be written does not count.
     fn keep(&mut self, trial: Trial) -> Result<(), RunError> {
-        let written = self.directory.append(&trial);
-        self.trials.push(trial);
-        let summary = Summary::of(&self.experiment.design, &self.trials, &quantities(self.experiment)).ok();
-        self.live.finished(self.trials.last(), summary);
+        let Work { directory, trials, .. } = &mut *self.work;
+        let written = directory.append(&trial);
+        trials.push(trial);
+        self.live.finished(self.work.trials.last(), self.summary());
         if written.is_err() {
-            self.trials.pop();
+            self.work.trials.pop();
         }
         Ok(written?)
+    }
+
+    /// Has the pages show what earlier runners of this run counted: they are about the whole run.
+    fn recall(&self) {
+        if self.work.trials.is_empty() {
+            return;
+        }
+        for trial in &self.work.trials {
+            self.live.finished(Some(trial), None);
+        }
+        self.live.recalled(self.summary());
+    }
+
+    fn summary(&self) -> Option<Summary> {
+        Summary::of(&self.experiment.design, &self.work.trials, &quantities(self.experiment)).ok()
     }
 }
 

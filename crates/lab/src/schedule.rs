@@ -28,6 +28,8 @@ pub struct Planned {
     pub block: usize,
     /// Index of the cell.
     pub cell: usize,
+    /// How often it was run before without counting.
+    pub retry: usize,
 }
 
 impl Order {
@@ -44,7 +46,8 @@ impl Order {
             }
             planned.extend(order.into_iter().map(|cell| (block, cell)));
         }
-        planned.into_iter().enumerate().map(|(trial, (block, cell))| Planned { trial, block, cell }).collect()
+        let place = |(trial, (block, cell))| Planned { trial, block, cell, retry: 0 };
+        planned.into_iter().enumerate().map(place).collect()
     }
 }
 

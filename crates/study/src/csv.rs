@@ -8,8 +8,20 @@ use crate::quantity::Quantity;
 use crate::results::Trial;
 
 /// The columns that every trial has.
-const FIXED: [&str; 11] =
-    ["trial", "block", "cell", "name", "started", "topology", "valid", "invalid", "set-up-ms", "load-ms", "drain-ms"];
+const FIXED: [&str; 12] = [
+    "trial",
+    "retry",
+    "block",
+    "cell",
+    "name",
+    "started",
+    "topology",
+    "valid",
+    "invalid",
+    "set-up-ms",
+    "load-ms",
+    "drain-ms",
+];
 
 /// All trials, in the order given. Columns: the fixed ones, each setting that any cell makes, each quantity in its
 /// catalogue's unit, and the residual of each line of the ledger.
@@ -39,6 +51,7 @@ pub fn trials(trials: &[Trial]) -> String {
 fn fixed(trial: &Trial) -> [String; FIXED.len()] {
     [
         trial.trial.to_string(),
+        trial.retry.to_string(),
         trial.block.to_string(),
         trial.cell.to_string(),
         trial.name.clone(),

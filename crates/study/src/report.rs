@@ -109,10 +109,10 @@ impl Report<'_> {
     }
 
     fn invalid(&self) -> String {
-        let rows =
-            self.screen.summary.invalid.iter().map(|invalid| {
-                format!("- trial {} ({}): {}\n", invalid.trial, invalid.name, invalid.reasons.join("; "))
-            });
+        let rows = self.screen.summary.invalid.iter().map(|invalid| {
+            let retry = if invalid.retry > 0 { format!(", retry {}", invalid.retry) } else { String::new() };
+            format!("- trial {}{retry} ({}): {}\n", invalid.trial, invalid.name, invalid.reasons.join("; "))
+        });
         section("Invalid trials", &rows.collect::<String>())
     }
 

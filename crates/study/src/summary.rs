@@ -41,6 +41,9 @@ pub struct Summary {
 pub struct InvalidTrial {
     /// Its position in the run.
     pub trial: usize,
+    /// How often it was run before.
+    #[serde(default)]
+    pub retry: usize,
     /// Index of its cell.
     pub cell: usize,
     /// The cell in words.
@@ -94,6 +97,7 @@ impl Summary {
             .filter(|trial| !trial.is_valid())
             .map(|trial| InvalidTrial {
                 trial: trial.trial,
+                retry: trial.retry,
                 cell: trial.cell,
                 name: trial.name.clone(),
                 reasons: trial.invalid.clone(),

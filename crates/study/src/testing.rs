@@ -19,6 +19,7 @@ use crate::summary::Summary;
 pub(crate) fn trial(cell: usize) -> Trial {
     let mut trial = Trial {
         trial: 0,
+        retry: 0,
         block: 0,
         cell,
         name: String::new(),

@@ -34,6 +34,7 @@ const EXPERIMENT: &str = r#"
 name = "regions"
 question = "does each trial become a region?"
 replicates = 2
+retries = 0
 seed = 7
 warm-up = "100ms"
 measure = "2s"

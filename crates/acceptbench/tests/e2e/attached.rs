@@ -7,11 +7,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use study::results::Topology;
+use study::results::{Topology, Trial};
 
 use crate::attached::deployment::{Deployment, RATE, Run, inside, number, somaxconn};
 use crate::bad_input::file_is_refused;
-use crate::support::{machine, text};
+use crate::host::has_role;
+use crate::support::{machine, random, text};
 
 /// What the runner's death takes to be undone at most.
 const UNDONE: Duration = Duration::from_secs(2);
@@ -83,14 +84,6 @@ fn experiment(settle: &str, window: &str, replicates: u32) -> String {
     )
 }
 
-/// Splitmix64: the same moments in every run of the tests.
-fn random(seed: u64, below: u64) -> u64 {
-    let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)) % below
-}
-
 /// Waits until the runner and `__restore` are gone and the value is the old one.
 fn undone(run: &Run, before: &str, what: &str) {
     let began = Instant::now();
@@ -160,8 +153,8 @@ fn a_runner_told_to_stop_undoes_its_changes_first() {
 }
 
 #[test]
-fn a_generator_restarted_within_the_window_makes_the_trial_invalid() {
-    inside("a_generator_restarted_within_the_window_makes_the_trial_invalid", || {
+fn a_trial_whose_generator_was_restarted_does_not_count_and_is_repeated() {
+    inside("a_trial_whose_generator_was_restarted_does_not_count_and_is_repeated", || {
         let mut deployment = Deployment::start();
         let file = experiment("10ms", "2500ms", 1).replace("to = [16, 64, 256]", "to = [16]");
         let run = Run::new(&file);
@@ -170,9 +163,53 @@ fn a_generator_restarted_within_the_window_makes_the_trial_invalid() {
         deployment.restart_generator();
         let output = runner.wait_with_output().expect("a child");
         let trials = run.trials();
-        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-        let [trial] = trials.as_slice() else { panic!("{} trials", trials.len()) };
-        assert!(trial.invalid.iter().any(|r| r.starts_with("the load generator was restarted")), "{:?}", trial.invalid);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let [first, second] = trials.as_slice() else { panic!("{} records: {said}", trials.len()) };
+        assert!(first.invalid.iter().any(|r| r.starts_with("the load generator was restarted")), "{:?}", first.invalid);
+        assert!(second.is_valid() && said.contains("does not count, will be repeated"), "{said}");
+        let place = |trial: &Trial| (trial.trial, trial.block, trial.cell);
+        assert_eq!((place(first), first.retry, second.retry), (place(second), 0, 1));
+        let shown = text(&output.stdout);
+        assert!(shown.contains("2 trials") && shown.contains("1 of 2 trials is left out"), "{shown}");
+    });
+}
+
+#[test]
+fn sysctls_that_nobody_put_back_are_repaired_before_a_run_goes_on() {
+    inside("sysctls_that_nobody_put_back_are_repaired_before_a_run_goes_on", || {
+        let deployment = Deployment::start();
+        let before = somaxconn();
+        let run = Run::new(&experiment("20ms", "400ms", 1));
+        let mut runner = run.start(&[]);
+        let began = Instant::now();
+        while run.trials().is_empty() || somaxconn() == before {
+            assert!(began.elapsed() < Duration::from_secs(10), "nothing was ever kept");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // As when their container ends: the one that would put them back goes first.
+        let restorer =
+            run.processes().into_iter().filter_map(|pid| pid.parse().ok()).find(|pid| has_role(*pid, "__restore"));
+        kill_process(Pid::from_raw(restorer.expect("a restorer")).expect("a pid"), Signal::KILL).expect("killed");
+        runner.kill().expect("killed");
+        runner.wait().expect("a child");
+        assert_ne!(somaxconn(), before, "nobody put it back");
+        let kept = run.trials();
+        let output = run.lab.run(&["run", "--resume", "--admin", "off"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(somaxconn(), before);
+        let trials = run.trials();
+        assert_eq!(trials[..kept.len()], kept);
+        assert_eq!(trials.iter().filter(|trial| trial.is_valid()).map(|t| t.cell).collect::<Vec<_>>(), [0, 1, 2]);
+        let changes =
+            fs::read_to_string(run.lab.path().join("results/latest/attached.json")).expect("what was changed");
+        assert!(changes.contains(&format!("\"net.core.somaxconn\": \"{before}\"")), "{changes}");
+        assert!(changes.contains("\"restored\": true"), "{changes}");
+        drop(deployment);
+        // Nothing is left to run, so nobody needs to answer.
+        let output = run.lab.run(&["run", "--resume"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("attached: all of 3 trials are stored"), "{}", text(&output.stderr));
     });
 }
 

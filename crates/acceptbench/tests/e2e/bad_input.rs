@@ -141,6 +141,7 @@ fn an_impossible_value_is_named_with_its_key_and_line() {
     file_is_refused(&with("backlog = 8", "retire = \"3@1s\" # here"), &["retire", "listener 3", "use reuseport"]);
     file_is_refused(&with("replicates = 1", "replicates = 0 # here"), &["replicates", "1 or more"]);
     file_is_refused(&with("replicates = 1", "replicates = 1000000 # here"), &["replicates", "100000"]);
+    file_is_refused(&with("replicates = 1", "retries = 1000 # here"), &["retries", "100 or less", "0 repeats nothing"]);
     file_is_refused(&with("measure = \"100ms\"", "measure = \"0s\" # here"), &["measure", "above 0"]);
     file_is_refused(&with("deadline = \"100ms\"", "deadline = \"0s\" # here"), &["deadline", "above 0"]);
     file_is_refused(&with("rate = 100", "workers = 5000 # here"), &["workers 5000", "1024"]);

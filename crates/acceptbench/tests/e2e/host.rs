@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_s
 use tempfile::TempDir;
 
 use crate::bad_input::whole_trials;
-use crate::support::{Lab, acceptbench, machine, text};
+use crate::support::{Lab, acceptbench, machine, random, text};
 
 /// Who runs the lab without any privilege (nobody).
 const ORDINARY: u32 = 65534;
@@ -111,7 +111,7 @@ fn descendants(ancestor: i32) -> Vec<Stat> {
 }
 
 /// Is it the process of a trial with this role?
-fn has_role(pid: i32, role: &str) -> bool {
+pub(crate) fn has_role(pid: i32, role: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).any(|argument| argument == role.as_bytes())
 }
@@ -144,7 +144,7 @@ impl PartialEq for Identity {
 }
 
 /// What a run must not change.
-struct Host {
+pub(crate) struct Host {
     sysctls: BTreeMap<PathBuf, String>,
     links: BTreeSet<String>,
     named: BTreeSet<String>,
@@ -205,7 +205,7 @@ impl Host {
     }
 
     /// As it is now, without the sysctls that do not stand still.
-    fn at_rest() -> Self {
+    pub(crate) fn at_rest() -> Self {
         let first = Self::now();
         std::thread::sleep(Duration::from_millis(300));
         let mut host = Self::now();
@@ -215,7 +215,7 @@ impl Host {
     }
 
     /// Nothing has changed; namespaces may take a moment to go.
-    fn assert_untouched(&self, what: &str) {
+    pub(crate) fn assert_untouched(&self, what: &str) {
         let now = Self::now();
         for (path, value) in &self.sysctls {
             assert_eq!(now.sysctls.get(path), Some(value), "{what}: {}", path.display());
@@ -322,14 +322,6 @@ impl Shared {
     }
 }
 
-/// Splitmix64: the same moments in every run of the tests.
-fn random(seed: u64, below: u64) -> u64 {
-    let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)) % below
-}
-
 /// Every try, several at once, every other one as an ordinary user; then the host must be as before.
 fn tries(what: &str, one: impl Fn(u64, Option<&Path>) + Sync) {
     let _machine = machine();
@@ -357,12 +349,9 @@ fn wait_a_while(number: u64) {
 fn a_killed_runner_leaves_nothing_but_whole_trials() {
     tries("the runner was killed", |number, program| {
         let lab = lab(20, "veth");
-        let mut runner = start(&lab, program);
+        let runner = start(&lab, program);
         wait_a_while(number);
-        let family: Vec<Identity> = descendants(pid_of(&runner)).into_iter().map(Identity).collect();
-        runner.kill().expect("killed");
-        runner.wait().expect("a child");
-        gone_within(GONE, lab.path(), &family);
+        kill_runner(runner, lab.path());
         let trials = lab.path().join("results/latest/trials.jsonl");
         if trials.exists() {
             whole_trials(&trials);
@@ -382,6 +371,20 @@ fn a_killed_init_ends_the_run_with_one_line() {
 
 fn pid_of(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("a pid")
+}
+
+/// The process with this role below a runner.
+pub(crate) fn with_role(runner: &Child, role: &str) -> Option<Pid> {
+    let below = descendants(pid_of(runner)).into_iter();
+    below.map(|process| process.pid).find(|pid| has_role(*pid, role)).and_then(Pid::from_raw)
+}
+
+/// Kills a runner, and sees everything go that it started. `directory` is where it is at work.
+pub(crate) fn kill_runner(mut runner: Child, directory: &Path) {
+    let family: Vec<Identity> = descendants(pid_of(&runner)).into_iter().map(Identity).collect();
+    runner.kill().expect("killed");
+    runner.wait().expect("a child");
+    gone_within(GONE, directory, &family);
 }
 
 /// Kills the process with this role below a runner, at a random moment. The runner must end by itself.

@@ -1,29 +1,15 @@
 //! The books balance to zero, and each named term has the value its cause gives it.
 
 use loadgen::Verdict;
-use study::results::Trial;
 
-use crate::support::{Lab, machine};
+use crate::support::balanced;
 
 /// One cell, run `replicates` times.
 fn experiment(replicates: usize, topology: &str, rest: &str) -> String {
     format!(
-        "[experiment]\nname = \"ledger\"\nquestion = \"do the books balance?\"\nreplicates = {replicates}\n\
+        "[experiment]\nname = \"ledger\"\nquestion = \"do the books balance?\"\nreplicates = {replicates}\nretries = 0\n\
          warm-up = \"100ms\"\nmeasure = \"600ms\"\ntopology = \"{topology}\"\n{rest}"
     )
-}
-
-/// Runs it; every trial must balance, line by line.
-fn balanced(text: &str) -> Vec<Trial> {
-    let _machine = machine();
-    let (_, trials, said) = Lab::new().try_trials(text);
-    assert!(!trials.is_empty(), "{said}");
-    for trial in &trials {
-        for line in &trial.ledger.lines {
-            assert_eq!(line.residual, 0, "{} line {}: {}", trial.name, line.number, line.equation);
-        }
-    }
-    trials
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod loadgen;
 mod open_loop;
 mod phantoms;
 mod ports;
+mod resume;
 mod support;

@@ -53,6 +53,7 @@ fn what_the_generator_issued_late_counts_against_the_planned_instant_only() {
         name = "late"
         question = "whose fault is a late attempt?"
         replicates = 1
+        retries = 0
         warm-up = "0s"
         measure = "200ms"
         [server]

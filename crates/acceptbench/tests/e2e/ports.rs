@@ -4,30 +4,17 @@ use loadgen::Verdict;
 use loadgen::budget::{Budget, Rest};
 use study::results::Trial;
 
-use crate::support::{Lab, machine};
+use crate::support::{Lab, balanced};
 
 /// One cell with 200 ports for each source. The clients close first, with FIN: 3000 connections in 1.5 s.
 fn experiment(topology: &str, loadgen: &str, sysctls: &str) -> String {
     format!(
-        "[experiment]\nname = \"ports\"\nquestion = \"do ports last?\"\nreplicates = 1\nwarm-up = \"100ms\"\n\
+        "[experiment]\nname = \"ports\"\nquestion = \"do ports last?\"\nreplicates = 1\nretries = 0\nwarm-up = \"100ms\"\n\
          measure = \"1400ms\"\ntopology = \"{topology}\"\n\
          [server]\nbacklog = 4096\nclose = \"wait\"\n\
          [loadgen]\nrate = 2000\nclose = \"fin\"\ndeadline = \"1s\"\n{loadgen}\n\
          [sysctl]\n\"net.ipv4.ip_local_port_range\" = \"40000 40199\"\n{sysctls}\n"
     )
-}
-
-/// Runs it; the books must balance.
-fn balanced(text: &str) -> Vec<Trial> {
-    let _machine = machine();
-    let (_, trials, said) = Lab::new().try_trials(text);
-    assert!(!trials.is_empty(), "{said}");
-    for trial in &trials {
-        for line in &trial.ledger.lines {
-            assert_eq!(line.residual, 0, "{} line {}: {}", trial.name, line.number, line.equation);
-        }
-    }
-    trials
 }
 
 /// The trial's budget, and how many attempts found no port.
@@ -114,7 +101,7 @@ fn every_source_of_both_families_reaches_the_server() {
             let sources = if topology == "veth" { networks } else { &networks[..networks.rfind(',').unwrap_or(0)] };
             // Ten ports for each source, and a server that never accepts: 60 attempts need six sources.
             let text = format!(
-                "[experiment]\nname = \"sources\"\nquestion = \"do they all get there?\"\nreplicates = 1\n\
+                "[experiment]\nname = \"sources\"\nquestion = \"do they all get there?\"\nreplicates = 1\nretries = 0\n\
                  warm-up = \"0s\"\nmeasure = \"200ms\"\ntopology = \"{topology}\"\nfamily = \"{family}\"\n\
                  [server]\nbacklog = 128\nstall = \"0s+forever\"\n\
                  [loadgen]\narrivals = \"burst:60/10s\"\ndeadline = \"300ms\"\nsources = \"{sources}\"\n\
@@ -135,5 +122,5 @@ fn sources_that_cannot_reach_the_server_are_refused_at_their_line() {
     let output = lab.run(&["check", "wrong.toml"]);
     let said = crate::support::text(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("wrong.toml:15: loadgen.sources: 198.18.0.0/16 contains the server's own address"), "{said}");
+    assert!(said.contains("wrong.toml:16: loadgen.sources: 198.18.0.0/16 contains the server's own address"), "{said}");
 }

@@ -71,3 +71,24 @@ impl Lab {
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// Runs an experiment; every trial must balance, line by line.
+pub(crate) fn balanced(experiment: &str) -> Vec<Trial> {
+    let _machine = machine();
+    let (_, trials, said) = Lab::new().try_trials(experiment);
+    assert!(!trials.is_empty(), "{said}");
+    for trial in &trials {
+        for line in &trial.ledger.lines {
+            assert_eq!(line.residual, 0, "{} line {}: {}", trial.name, line.number, line.equation);
+        }
+    }
+    trials
+}
+
+/// Splitmix64: the same moments in every run of the tests.
+pub(crate) fn random(seed: u64, below: u64) -> u64 {
+    let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) % below
+}

@@ -16,6 +16,7 @@ const EXPERIMENT: &str = r#"
 name = "pages"
 question = "do the pages agree with the records?"
 replicates = 2
+retries = 0
 seed = 7
 warm-up = "50ms"
 measure = "300ms"

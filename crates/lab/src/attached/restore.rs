@@ -3,11 +3,12 @@
 //! It is started before the first change and told every original value over a Unix socket. When the socket ends, it
 //! writes them back: the runner ends it when it is done, the kernel when the runner is gone, by SIGKILL too. It has a
 //! session of its own and ignores what is sent to stop it. Only the end of its PID namespace comes first: a container
-//! whose pid 1 is the runner is gone with it.
+//! whose pid 1 is the runner is gone with it. It shares the runner's lock on the results directory, so that nobody goes
+//! on with a run whose sysctls are still being put back.
 
 use std::collections::BTreeMap;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
@@ -18,17 +19,20 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Channel, ControlError};
-use crate::inside::{RESTORE, command_of, same_value};
+use crate::inside::{RESTORE, command_of, receive, same_value};
 
 /// Writing a few files takes no longer, or something is wrong.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// The message that carries the locked file.
+const LOCK: &[u8] = b"lock";
+
 /// What `__restore` is told.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Originals {
-    tree: PathBuf,
-    values: BTreeMap<String, String>,
+pub(super) struct Originals {
+    pub(super) tree: PathBuf,
+    pub(super) values: BTreeMap<String, String>,
 }
 
 /// What it answers to both the originals (when it is ready) and the end (when it is done).
@@ -48,13 +52,14 @@ pub(super) struct Restorer {
 }
 
 impl Restorer {
-    /// Starts the process and waits until it knows the values.
-    pub(super) fn start(program: &Path, tree: &Path, values: &BTreeMap<String, String>) -> Result<Self, ControlError> {
+    /// Starts the process and waits until it knows the values. It keeps `lock` open to its end.
+    pub(super) fn start(program: &Path, originals: &Originals, lock: BorrowedFd<'_>) -> Result<Self, ControlError> {
         let (ours, theirs) = process::channel()?;
         let process = command_of(program, RESTORE, Stdio::from(OwnedFd::from(theirs))).spawn()?;
         let mut restorer = Self { process, channel: Channel::new(ours) };
         restorer.channel.set_timeout(Some(LIMIT))?;
-        restorer.channel.send(&Originals { tree: tree.to_owned(), values: values.clone() })?;
+        process::send_fds(restorer.channel.stream(), LOCK, &[lock])?;
+        restorer.channel.send(originals)?;
         match restorer.channel.receive()? {
             Answer::Ready => Ok(restorer),
             Answer::Done(_) => Err(ControlError::Unexpected),
@@ -95,6 +100,7 @@ fn hold() -> Result<(), ControlError> {
     let _ = rustix::process::setsid();
     let _blocked = Signals::block_and_watch(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])?;
     let mut channel = Channel::from_stdin()?;
+    let [_lock] = receive(channel.stream(), LOCK)?;
     let Originals { tree, values } = channel.receive()?;
     channel.send(&Answer::Ready)?;
     // Nothing more is said: whatever comes next is the end.
@@ -113,7 +119,7 @@ fn hold() -> Result<(), ControlError> {
 }
 
 /// Writes every value that is another now; what could not be put back, a line each.
-fn put_back(tree: &NetTree, values: &BTreeMap<String, String>) -> Vec<String> {
+pub(super) fn put_back(tree: &NetTree, values: &BTreeMap<String, String>) -> Vec<String> {
     let failed = |(name, value): (&String, &String)| {
         if tree.read(name).is_ok_and(|now| same_value(&now, value)) {
             return None;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::Deserialize;
-use study::results::Topology;
+use study::results::{Attached, Topology};
 use telemetry::units::{ParseUnitError, Span};
 use toml::Spanned;
 
@@ -53,6 +53,16 @@ pub struct Attach {
     /// From a change of sysctls to the window that is measured.
     #[serde(default = "default_settle")]
     pub settle: Span,
+}
+
+impl Attach {
+    /// Attaches to what a run was attached to, whatever the file says.
+    pub(crate) fn stand_in(&mut self, attached: &Attached) -> Result<(), ParseUnitError> {
+        self.server = attached.server.parse()?;
+        self.loadgens = attached.loadgens.iter().map(|address| address.parse()).collect::<Result<_, _>>()?;
+        self.sysctl_path.clone_from(&attached.sysctl_path);
+        Ok(())
+    }
 }
 
 fn own_sysctls() -> PathBuf {

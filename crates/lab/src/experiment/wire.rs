@@ -47,6 +47,8 @@ pub(super) struct Header {
     pub(super) next: Option<String>,
     #[serde(default = "three")]
     pub(super) replicates: Spanned<usize>,
+    #[serde(default = "two")]
+    pub(super) retries: Spanned<usize>,
     #[serde(default = "one")]
     pub(super) seed: u64,
     #[serde(default)]
@@ -59,6 +61,10 @@ pub(super) struct Header {
 
 pub(super) fn three() -> Spanned<usize> {
     Spanned::new(0..0, 3)
+}
+
+pub(super) fn two() -> Spanned<usize> {
+    Spanned::new(0..0, 2)
 }
 
 pub(super) fn one() -> u64 {
