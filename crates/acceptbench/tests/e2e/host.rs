@@ -144,7 +144,7 @@ impl PartialEq for Identity {
 }
 
 /// What a run must not change.
-struct Host {
+pub(crate) struct Host {
     sysctls: BTreeMap<PathBuf, String>,
     links: BTreeSet<String>,
     named: BTreeSet<String>,
@@ -205,7 +205,7 @@ impl Host {
     }
 
     /// As it is now, without the sysctls that do not stand still.
-    fn at_rest() -> Self {
+    pub(crate) fn at_rest() -> Self {
         let first = Self::now();
         std::thread::sleep(Duration::from_millis(300));
         let mut host = Self::now();
@@ -215,7 +215,7 @@ impl Host {
     }
 
     /// Nothing has changed; namespaces may take a moment to go.
-    fn assert_untouched(&self, what: &str) {
+    pub(crate) fn assert_untouched(&self, what: &str) {
         let now = Self::now();
         for (path, value) in &self.sysctls {
             assert_eq!(now.sysctls.get(path), Some(value), "{what}: {}", path.display());
