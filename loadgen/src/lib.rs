@@ -30,4 +30,5 @@ pub use opts::Opts;
 pub use plan::{Machine, Plan, PlanError, check, check_descriptors};
 pub use running::{Generator, Observer, StartError};
 pub use snapshot::{HalfOpenCounts, PhaseCounts, Snapshot, WorkerCpu};
+pub use uring::lacks as io_uring_lacks;
 pub use verdict::Verdict;

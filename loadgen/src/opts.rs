@@ -10,9 +10,10 @@ use std::num::{NonZeroU8, NonZeroU32};
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, ValueEnum};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use telemetry::Cpus;
-use telemetry::units::{ParseUnitError, Rate, Span};
+use telemetry::units::{ParseUnitError, Rate, SPAN_PATTERN, Span};
 
 pub use what::{Expectation, Message, Spin};
 pub use when::{ArrivalKind, Profile, Shard, Stage, StartAt};
@@ -20,8 +21,9 @@ pub use whence::{PortRange, Sources};
 
 /// Everything the load generator can be asked for. Field names are the kebab-case keys of `[loadgen]` in an
 /// experiment file and the long flags of `acceptbench loadgen`.
-#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+#[schemars(rename = "Loadgen")]
 pub struct Opts {
     /// Where to connect to: HOST:PORT or [V6]:PORT.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_TARGET", value_name = "HOST:PORT", default_value_t = Opts::default().target)]
@@ -92,6 +94,7 @@ pub struct Opts {
     /// How often a SYN is sent again before the kernel gives up (`TCP_SYNCNT`), instead of `net.ipv4.tcp_syn_retries`.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SYN_RETRIES", value_name = "N", value_parser = syn_retries)]
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 127))]
     pub syn_retries: Option<NonZeroU8>,
     /// How long what is sent may stay unacknowledged (`TCP_USER_TIMEOUT`, in whole ms).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_USER_TIMEOUT", value_name = "TIME")]
@@ -214,9 +217,10 @@ impl fmt::Display for Target {
     }
 }
 telemetry::string_serde!(Target);
+telemetry::text_schema!(Target, ".+:[0-9]+");
 
 /// What proves that an attempt was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Confirm {
     /// The server's first byte; the client sends nothing.
@@ -228,8 +232,9 @@ pub enum Confirm {
 }
 
 /// How the client closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "LoadgenClose")]
 pub enum Close {
     /// `SO_LINGER {1, 0}`: a RST, no `TIME_WAIT`, the port is free at once.
     Reset,
@@ -240,8 +245,9 @@ pub enum Close {
 }
 
 /// What drives sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "LoadgenEngine")]
 pub enum Engine {
     /// `io-uring` in a closed loop, where the kernel has it and it can do what is asked, else `epoll`.
     Auto,
@@ -252,7 +258,7 @@ pub enum Engine {
 }
 
 /// A worker's scheduling policy, sched(7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scheduling {
     /// `SCHED_OTHER`.
@@ -262,7 +268,7 @@ pub enum Scheduling {
 }
 
 /// The life of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sockets {
     /// One attempt.
@@ -305,6 +311,7 @@ impl fmt::Display for RunTime {
     }
 }
 telemetry::string_serde!(RunTime);
+telemetry::text_schema!(RunTime, format!("forever|{SPAN_PATTERN}"));
 
 /// A number of something, or the number that fits this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,3 +344,4 @@ impl fmt::Display for AutoCount {
     }
 }
 telemetry::string_serde!(AutoCount);
+telemetry::text_schema!(AutoCount, "auto|[1-9][0-9]*", or { "type": "integer", "minimum": 1 });

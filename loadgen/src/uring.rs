@@ -33,7 +33,8 @@ use crate::opts::{ArrivalKind, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants};
 
-pub(crate) use needs::{lacks, most_files};
+pub use needs::lacks;
+pub(crate) use needs::most_files;
 use step::Step;
 use tie::Tie;
 

@@ -10,6 +10,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, ValueEnum};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use telemetry::units::{ParseUnitError, Span};
 
@@ -19,8 +20,9 @@ pub use timing::{AcceptDelay, Retire, Stall};
 
 /// Everything the server can be asked for. Field names are the kebab-case keys of `[server]` in an
 /// experiment file and the long flags of `acceptbench server`.
-#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+#[schemars(rename = "Server")]
 pub struct Opts {
     /// Where to listen: IP:PORT, IP:FIRST-LAST for a range of ports, several separated by commas.
     #[arg(long, env = "ACCEPTBENCH_SERVER_LISTEN", value_name = "ADDR:PORT", default_value_t = Opts::default().listen)]
@@ -28,6 +30,7 @@ pub struct Opts {
     /// Listen backlog: the second argument of listen(2). The queue limit is min(backlog, somaxconn).
     #[arg(long, env = "ACCEPTBENCH_SERVER_BACKLOG", value_name = "N", default_value_t = Opts::default().backlog,
           allow_negative_numbers = true, value_parser = backlog)]
+    #[schemars(range(max = 2_147_483_647))]
     pub backlog: u32,
     /// How many accept: threads or processes.
     #[arg(long, env = "ACCEPTBENCH_SERVER_ACCEPTORS", value_name = "N", default_value_t = Opts::default().acceptors,
@@ -151,7 +154,7 @@ impl Opts {
 }
 
 /// What an acceptor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workers {
     /// A thread of the server.
@@ -161,7 +164,7 @@ pub enum Workers {
 }
 
 /// Who owns the listening sockets. socket(7), `SO_REUSEPORT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reuseport {
     /// One listener, shared by every acceptor.
@@ -175,7 +178,7 @@ pub enum Reuseport {
 }
 
 /// How one acceptor waits and accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
     /// Level-triggered epoll(7), then accept4(2) until the queue is empty.
@@ -198,7 +201,7 @@ pub enum Engine {
 }
 
 /// Who deals with an accepted connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Handler {
     /// The acceptor.
@@ -208,7 +211,7 @@ pub enum Handler {
 }
 
 /// What happens to an accepted connection, after the accept delay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnAccept {
     /// Send one byte, then close, after the hold time if there is one.
@@ -226,7 +229,7 @@ pub enum OnAccept {
 }
 
 /// Who closes a connection first, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Close {
     /// The server, by close(2).
@@ -239,7 +242,7 @@ pub enum Close {
 
 /// When listen(2) is called again. The kernel caps the backlog by somaxconn at that call only (`net/ipv4/af_inet.c`,
 /// `__inet_listen_sk`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relisten {
     /// Once, at the start.
@@ -286,3 +289,4 @@ impl fmt::Display for Batch {
     }
 }
 telemetry::string_serde!(Batch);
+telemetry::text_schema!(Batch, "all|[1-9][0-9]*", or { "type": "integer", "minimum": 1 });

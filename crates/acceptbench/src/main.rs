@@ -2,6 +2,9 @@
 
 mod check;
 mod cli;
+mod compare;
+mod completions;
+mod doctor;
 mod exit;
 mod handover;
 mod healthcheck;
@@ -10,12 +13,14 @@ mod list;
 mod loadgen;
 #[cfg(test)]
 mod metrics_page;
+mod needs;
 mod notify;
 mod pages;
 mod probe;
 mod program;
 mod report;
 mod run;
+mod schema;
 mod server;
 mod shipped;
 mod terminal;
@@ -42,12 +47,17 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
-        Command::List => list::list(),
+        Command::List(args) => list::list(&args),
         Command::Report(args) => report::report(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),
         Command::Watch(args) => watch::watch(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Schema => schema::schema(),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
         Command::Healthcheck(args) => healthcheck::healthcheck(&args),
     };
     exit::code(result)

@@ -15,12 +15,16 @@ use study::results::{Attached, Trial};
 use study::screen::{self, Place, Screen};
 use study::summary::Summary;
 
-use crate::cli::ReportArgs;
+use crate::cli::{OpenMetrics, ReportArgs};
 use crate::exit::{End, Failure};
-use crate::terminal::say;
+use crate::terminal::{note, say};
 
 /// Columns of the first screen.
 const WIDTH: usize = 80;
+
+/// Quantities that are looked at whatever an experiment compares.
+pub(crate) const ALWAYS: [&str; 5] =
+    ["served-ratio", "confirm-latency.p50", "confirm-latency.p99", "overflows", "phantoms"];
 
 /// What a run's trials come to.
 pub(crate) struct Answer {
@@ -56,7 +60,29 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     say(&answer.screen(&stored.experiment, &args.directory));
     write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref())
         .map_err(Failure::requirement)?;
+    if let Some(file) = &args.openmetrics {
+        let file = match file {
+            OpenMetrics::InResults => args.directory.join("openmetrics.txt"),
+            OpenMetrics::File(file) => file.clone(),
+        };
+        write_openmetrics(&file, &args.directory, &stored)?;
+    }
     Ok(answer.end())
+}
+
+/// Writes what Prometheus would have seen of the run.
+fn write_openmetrics(file: &Path, directory: &Path, stored: &Stored) -> Result<(), Failure> {
+    let run = run_name(directory).map_err(Failure::usage)?;
+    let written = std::fs::write(file, lab::open_metrics(stored, &run));
+    written.map_err(|error| Failure::Usage(format!("--openmetrics: cannot write {}: {error}", file.display())))?;
+    note(&format!("OpenMetrics in {0}; promtool tsdb create-blocks-from openmetrics {0} DATA", file.display()));
+    Ok(())
+}
+
+/// The name of a run: that of its directory, wherever a link to it leads from.
+pub(crate) fn run_name(directory: &Path) -> anyhow::Result<String> {
+    let path = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
+    Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
 impl Answer {
@@ -84,7 +110,7 @@ impl Answer {
     /// Sums up the trials and judges the expectations.
     pub(crate) fn of(experiment: &Experiment, trials: &[Trial], attached: Option<&Attached>) -> anyhow::Result<Self> {
         let mut names: Vec<&str> = experiment.compare.metrics.iter().map(String::as_str).collect();
-        for always in ["served-ratio", "confirm-latency.p50", "confirm-latency.p99", "overflows", "phantoms"] {
+        for always in ALWAYS {
             if !names.contains(&always) {
                 names.push(always);
             }

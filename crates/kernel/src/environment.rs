@@ -2,7 +2,7 @@
 //!
 //! Owns the record and never fails: what cannot be found out is `None`. It leaves out whatever names a machine or a
 //! person (host name, addresses, paths). Source: uname(2), sysinfo(2), `proc_cpuinfo(5)`,
-//! `Documentation/admin-guide/cgroup-v2.rst`, `Documentation/admin-guide/sysctl/{kernel,user}.rst`.
+//! `Documentation/admin-guide/sysctl/{kernel,user}.rst`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace::{self, Privilege};
 use crate::sock_diag::SockDiag;
-use crate::{process, sysctl};
+use crate::{cgroup, process, sysctl};
 
 /// Whether the kernel offers something, and why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub fn collect() -> Environment {
         cpu_model: cpuinfo.as_deref().and_then(cpu_model),
         cpus_online: read("/sys/devices/system/cpu/online").as_deref().and_then(count_in_list),
         cpus_allowed: process::allowed_cpus().ok().map(|cpus| cpus.len()),
-        cgroup_cpu_limit: cgroup_cpu_limit(),
+        cgroup_cpu_limit: cgroup::cpu_limit(),
         memory_bytes: (memory.totalram as u64).checked_mul(u64::from(memory.mem_unit)),
         hz: hz(),
         clocksource: read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
@@ -178,47 +178,6 @@ fn count_in_list(list: &str) -> Option<usize> {
     })
 }
 
-/// The tightest CPU limit from this process' control group up to the root.
-fn cgroup_cpu_limit() -> Option<f64> {
-    const ROOT: &str = "/sys/fs/cgroup";
-    let membership = read("/proc/self/cgroup")?;
-    let unified = cgroup_path(&membership, "").map(|path| (Path::new(ROOT).to_owned(), path));
-    let version_one = cgroup_path(&membership, "cpu").map(|path| (Path::new(ROOT).join("cpu"), path));
-    [unified, version_one]
-        .into_iter()
-        .flatten()
-        .flat_map(|(root, path)| {
-            // In a container the path may be the host's and not exist below its own root: that still is looked at.
-            Path::new(path)
-                .ancestors()
-                .map(|part| root.join(part.strip_prefix("/").unwrap_or(part)))
-                .collect::<Vec<_>>()
-        })
-        .filter_map(|directory| {
-            read(directory.join("cpu.max")).as_deref().and_then(cpu_max).or_else(|| {
-                let quota = read(directory.join("cpu.cfs_quota_us"))?;
-                let period = read(directory.join("cpu.cfs_period_us"))?;
-                cpu_max(&format!("{} {}", quota.trim(), period.trim()))
-            })
-        })
-        .min_by(f64::total_cmp)
-}
-
-/// The path of a controller in `/proc/PID/cgroup` (`id:controllers:path`); the unified hierarchy has no controllers.
-fn cgroup_path<'a>(membership: &'a str, controller: &str) -> Option<&'a str> {
-    membership.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        controllers.split(',').any(|name| name == controller).then_some(path)
-    })
-}
-
-/// CPUs from `QUOTA PERIOD` in µs; `max` and -1 are no limit.
-fn cpu_max(text: &str) -> Option<f64> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
-    (period > 0).then(|| quota as f64 / period as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,18 +203,6 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_limits_are_read() {
-        assert_eq!(cpu_max("150000 100000\n"), Some(1.5));
-        assert_eq!(cpu_max("max 100000\n"), None);
-        assert_eq!(cpu_max("-1 100000"), None);
-        assert_eq!(cpu_max("5 0"), None);
-        let membership = "4:cpu,cpuacct:/docker/a\n1:name=systemd:/x\n0::/user.slice\n";
-        assert_eq!(cgroup_path(membership, "cpu"), Some("/docker/a"));
-        assert_eq!(cgroup_path(membership, ""), Some("/user.slice"));
-        assert_eq!(cgroup_path(membership, "memory"), None);
-    }
-
-    #[test]
     fn this_machine_is_described() {
         let environment = collect();
         assert!(environment.kernel_release.is_some_and(|release| release.contains('.')));
@@ -271,8 +218,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsers_never_panic(text: String, list in "[0-9,-]{0,40}") {
-            let _ = (cpu_model(&text), virtualized(&text), cgroup_path(&text, "cpu"), cpu_max(&text));
-            let _ = (count_in_list(&list), cpu_max(&list));
+            let _ = (cpu_model(&text), virtualized(&text), count_in_list(&list));
         }
     }
 }

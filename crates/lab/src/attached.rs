@@ -167,7 +167,7 @@ impl Bench for AttachedBench<'_> {
             return Err(TrialError::Interrupted);
         }
         let (started, changed) = (Timestamp::now(), Instant::now());
-        live.attached(planned, Phase::Settle);
+        live.reached(planned, Phase::Settle);
         let wanted = self.step(&experiment.resolved[planned.cell].sysctl)?;
         sleep_or_stop(self.attach.settle.duration(), stop)?;
         let set_up = changed.elapsed();
@@ -176,7 +176,7 @@ impl Bench for AttachedBench<'_> {
         let begin = self.read(&generators, stop)?;
         check_namespace(self.attach, &wanted, &begin)
             .map_err(|message| TrialError::Refused(Failure::requirement(message)))?;
-        live.attached(planned, Phase::Measured);
+        live.reached(planned, Phase::Measured);
         sleep_or_stop(experiment.measure(planned.cell).saturating_sub(window.elapsed()), stop)?;
         let (end, mut invalid) = self.close(&generators, stop)?;
         invalid.extend(self.meddled(&wanted));

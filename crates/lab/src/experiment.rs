@@ -6,6 +6,8 @@ mod attach;
 mod cells;
 mod conditions;
 mod part;
+mod same;
+mod schema;
 mod wire;
 
 use std::io;
@@ -13,6 +15,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use study::design::Design;
 use study::expectation::Expectation;
@@ -23,6 +26,8 @@ use toml::Spanned;
 
 pub use self::attach::{AdminAddress, Attach, Place, Wiring};
 pub use self::part::{Part, PartError};
+pub use self::same::Common;
+pub use self::schema::schema;
 pub use crate::schedule::Order;
 use crate::settings::{Resolved, Scope, Settings, plain};
 use cells::{cross, grids};
@@ -65,7 +70,7 @@ pub struct Experiment {
 }
 
 /// The address family of a trial.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// 198.18.0.0/15, the benchmarking range (RFC 2544).

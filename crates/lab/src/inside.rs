@@ -26,7 +26,7 @@ use crate::attached;
 use crate::child;
 use crate::control::{Channel, ControlError, Failure};
 use crate::experiment::Wiring;
-use crate::sources;
+use crate::{sources, tryout};
 
 /// The first argument of each process of a trial.
 pub(crate) const TRIAL: &str = "__trial";
@@ -37,14 +37,17 @@ const LOADGEN: &str = "__loadgen";
 /// The first argument of the process that puts sysctls back after an attached run.
 pub(crate) const RESTORE: &str = "__restore";
 
+/// The first argument of the process that finds out whether a trial can have what it needs.
+pub(crate) const TRY_OUT: &str = "__try-out";
+
 /// Messages that carry descriptors.
 const CONTROL_SOCKETS: &[u8] = b"control sockets";
 const NAMESPACES: &[u8] = b"namespaces";
 const NAMESPACE: &[u8] = b"namespace";
 
 /// Interface names inside the trial.
-const SERVER_LINK: &str = "server0";
-const CLIENT_LINK: &str = "client0";
+pub(crate) const SERVER_LINK: &str = "server0";
+pub(crate) const CLIENT_LINK: &str = "client0";
 
 /// What `__trial` is to build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +92,7 @@ pub fn process(role: &str) -> Option<fn() -> ExitCode> {
         SERVER => Some(child::server),
         LOADGEN => Some(child::loadgen),
         RESTORE => Some(attached::restore),
+        TRY_OUT => Some(tryout::process),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ pub mod inside;
 mod live;
 pub mod metrics;
 mod private;
+mod replay;
 mod resume;
 mod run;
 mod schedule;
@@ -21,12 +22,17 @@ mod sources;
 #[cfg(test)]
 mod testing;
 mod trial;
+mod tryout;
 
 pub use agenda::Agenda;
 pub use directory::{DirectoryError, Reopened, Stored};
-pub use experiment::{AdminAddress, Attach, Experiment, ExperimentError, Part, PartError, Place};
+pub use experiment::{
+    AdminAddress, Attach, Common, Experiment, ExperimentError, Part, PartError, Place, Wiring, schema,
+};
 pub use live::Build;
+pub use replay::open_metrics;
 pub use run::{Event, Finished, Request, RunError, resume, run};
 pub use schedule::{Order, Planned};
 pub use settings::Resolved;
 pub use trial::TrialError;
+pub use tryout::{Tried, Wanted, try_out};

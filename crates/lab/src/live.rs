@@ -136,8 +136,8 @@ impl Live {
         state.phase = Phase::SetUp;
     }
 
-    /// A trial on a running deployment has come to this phase.
-    pub(crate) fn attached(&self, planned: Planned, phase: Phase) {
+    /// A trial has come to this phase.
+    pub(crate) fn reached(&self, planned: Planned, phase: Phase) {
         let mut state = self.state();
         state.planned = Some(planned);
         state.phase = phase;

@@ -4,6 +4,7 @@ use telemetry::exposition::Families;
 use telemetry::standard;
 
 use crate::live::{Live, Phase};
+use crate::schedule::Planned;
 
 telemetry::metrics! {
     INFO = Gauge "experiment_info" ["experiment", "run", "kernel", "revision"] "The experiment that runs; run is its results directory.";
@@ -23,9 +24,18 @@ telemetry::metrics! {
 
 /// The text of the runner's own page.
 pub(crate) fn render(live: &Live) -> String {
+    let mut families = families(live);
+    standard::build_info(&mut families, "runner", live.build.version, live.build.revision);
+    if let Ok(stats) = kernel::process::stats() {
+        standard::process(&mut families, &stats);
+    }
+    families.render()
+}
+
+/// What it says of the experiment.
+pub(crate) fn families(live: &Live) -> Families {
     let mut families = Families::new();
     let experiment = &live.experiment;
-    standard::build_info(&mut families, "runner", live.build.version, live.build.revision);
     families.gauge(&INFO, &[&experiment.name, &live.run, &live.kernel, live.build.revision], 1.0);
     families.gauge(&TRIALS, &[], experiment.trials() as f64);
     for cell in &experiment.design.cells {
@@ -38,15 +48,7 @@ pub(crate) fn render(live: &Live) -> String {
     if let Some(planned) = state.planned
         && let Some(cell) = experiment.design.cells.get(planned.cell)
     {
-        let labels = [
-            experiment.name.as_str(),
-            &live.run,
-            &planned.trial.to_string(),
-            &planned.cell.to_string(),
-            state.phase.label(),
-            &experiment.design.describe(cell),
-        ];
-        families.gauge(&TRIAL_INFO, &labels, f64::from(u8::from(state.phase != Phase::Done)));
+        trial_info(&mut families, live, planned, state.phase, state.phase != Phase::Done);
         for (name, value) in &cell.settings {
             if let Ok(value) = value.parse::<f64>() {
                 families.gauge(&FACTOR_VALUE, &[name], value);
@@ -67,11 +69,28 @@ pub(crate) fn render(live: &Live) -> String {
     if let Some(summary) = &state.summary {
         results(&mut families, &live.run, summary);
     }
-    drop(state);
-    if let Ok(stats) = kernel::process::stats() {
-        standard::process(&mut families, &stats);
-    }
-    families.render()
+    families
+}
+
+fn trial_info(families: &mut Families, live: &Live, planned: Planned, phase: Phase, active: bool) {
+    let Live { experiment, run, .. } = live;
+    let factors = experiment.design.cells.get(planned.cell).map(|cell| experiment.design.describe(cell));
+    let labels = [
+        experiment.name.as_str(),
+        run,
+        &planned.trial.to_string(),
+        &planned.cell.to_string(),
+        phase.label(),
+        &factors.unwrap_or_default(),
+    ];
+    families.gauge(&TRIAL_INFO, &labels, f64::from(u8::from(active)));
+}
+
+/// The end of a trial's phase. To who scrapes it the series is simply gone; a text has no other way to say so than 0.
+pub(crate) fn ended(live: &Live, planned: Planned, phase: Phase) -> Families {
+    let mut families = Families::new();
+    trial_info(&mut families, live, planned, phase, false);
+    families
 }
 
 fn results(families: &mut Families, run: &str, summary: &study::summary::Summary) {

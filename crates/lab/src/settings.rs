@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use kernel::sysctl;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use telemetry::units::Span;
@@ -38,7 +39,7 @@ pub(crate) struct Settings {
 
 /// The `[half-open]` table: pressure on the SYN queue. No option of the load generator, so that it exists only in the
 /// namespaces of a trial.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub(crate) struct HalfOpen {
     /// Sockets kept half open, from just before the warm-up to the end of the trial.

@@ -13,6 +13,7 @@ mod data;
 mod words;
 
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::design::Design;
@@ -43,7 +44,7 @@ pub struct Comparison<'a> {
 }
 
 /// What differences between cells are judged by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Claim {
     /// By tests; only a finding is claimed.

@@ -2,6 +2,7 @@
 //! no clock, nothing is ever run again.
 
 pub mod answer;
+pub mod compare;
 pub mod condition;
 pub mod csv;
 pub mod design;

@@ -59,6 +59,7 @@ impl fmt::Display for Cpus {
     }
 }
 crate::string_serde!(Cpus);
+crate::text_schema!(Cpus, "off|auto|[0-9]+(-[0-9]+)?( *, *[0-9]+(-[0-9]+)?)*", or { "type": "integer", "minimum": 0, "maximum": 1023 });
 
 impl Cpus {
     /// The CPU of each of `count` threads, of the `allowed` ones; `None` where the scheduler decides.

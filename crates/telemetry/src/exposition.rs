@@ -12,7 +12,10 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use crate::histogram::{FILL_PARTS, HistogramSnapshot, le_bounds, upper_edge};
 
+mod timeline;
+
 pub use crate::histogram::Bounds;
+pub use timeline::Timeline;
 
 /// Prefix of every metric of this project.
 pub const PREFIX: &str = "acceptbench_";
@@ -182,6 +185,15 @@ impl Families {
         self.sample(m, Kind::Histogram, labels, |sample| {
             sample.set_histogram(value);
         });
+    }
+
+    /// Adds the samples of another page.
+    pub fn absorb(&mut self, other: Self) {
+        for (key, family) in other.families {
+            let ours =
+                self.families.entry(key).or_insert_with(|| Family { metric: family.metric, samples: Vec::new() });
+            ours.samples.extend(family.samples);
+        }
     }
 
     /// Adds a sample, unless the caller's labels or type do not fit the metric: that is a bug here, and a page without

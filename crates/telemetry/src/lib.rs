@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod standard;
 pub mod stop;
 pub mod string_serde;
+pub mod text_schema;
 pub mod units;
 mod warning;
 

@@ -24,6 +24,9 @@ const UNITS: [(&[&str], u128); 6] = [
     (&["ns"], 1),
 ];
 
+/// What the text of a [`Span`] looks like, as a regular expression: for the schemas of types built on it.
+pub const SPAN_PATTERN: &str = r"(0+(\.0+)?|[0-9]+(\.[0-9]+)? *(ns|us|µs|μs|ms|s|min|m|h))";
+
 /// A span of time with its unit: `250ns`, `500us`, `1.5ms`, `5s`, `1m`, `2h`, or a bare `0`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
@@ -165,10 +168,13 @@ fn in_unit(ns: u128, scale: u128) -> Option<String> {
 }
 
 crate::string_serde!(Span, "a duration as text: write a unit, e.g. \"500us\"");
+crate::text_schema!(Span, SPAN_PATTERN, or { "const": 0 });
 
 /// Attempts per second: finite and greater than zero. Written `1000`, `2.5k`, `1M` or `1000/s`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Rate(f64);
+
+crate::text_schema!(Rate, r"[0-9]+(\.[0-9]+)? *[kM]? *(/s)?", or { "type": "number", "exclusiveMinimum": 0 });
 
 /// Why a value is not a [`Rate`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

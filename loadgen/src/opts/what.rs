@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
-use telemetry::units::{ParseUnitError, Span};
+use telemetry::units::{ParseUnitError, SPAN_PATTERN, Span};
 
 /// Longest text a client says: it fits any socket's send buffer, so that one send(2) takes it whole.
 const LONGEST_MESSAGE: usize = 4096;
@@ -58,6 +58,7 @@ impl fmt::Display for Message {
     }
 }
 telemetry::string_serde!(Message);
+telemetry::text_schema!(Message, r"[\s\S]+", or { "type": "number" });
 
 /// The bytes of a text with backslash escapes.
 fn unescape(text: &str) -> Result<Vec<u8>, ParseUnitError> {
@@ -154,6 +155,7 @@ impl fmt::Display for Expectation {
     }
 }
 telemetry::string_serde!(Expectation);
+telemetry::text_schema!(Expectation, r"[\s\S]+", or { "type": "number" });
 
 /// How long before a planned instant a worker is awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +199,7 @@ impl fmt::Display for Spin {
     }
 }
 telemetry::string_serde!(Spin);
+telemetry::text_schema!(Spin, format!("auto|off|{SPAN_PATTERN}"), or { "const": 0 });
 
 #[cfg(test)]
 mod tests {

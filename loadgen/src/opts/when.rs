@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use telemetry::units::{ParseUnitError, Rate, Span};
+use telemetry::units::{ParseUnitError, Rate, SPAN_PATTERN, Span};
 
 /// When attempts are planned.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,7 @@ impl fmt::Display for ArrivalKind {
     }
 }
 telemetry::string_serde!(ArrivalKind);
+telemetry::text_schema!(ArrivalKind, format!("constant|poisson|burst:[0-9]+/{SPAN_PATTERN}|closed:[0-9]+|profile:.+"));
 
 /// Rates over time: stages one after the other, once or for ever.
 #[derive(Clone, Debug, PartialEq)]
@@ -210,6 +211,7 @@ impl fmt::Display for Shard {
     }
 }
 telemetry::string_serde!(Shard);
+telemetry::text_schema!(Shard, "[1-9][0-9]*/[1-9][0-9]*");
 
 /// The instant of the start on `CLOCK_REALTIME`, for generators on several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +247,7 @@ impl fmt::Display for StartAt {
     }
 }
 telemetry::string_serde!(StartAt);
+telemetry::text_schema!(StartAt, "@[0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}.+");
 
 #[cfg(test)]
 mod tests {

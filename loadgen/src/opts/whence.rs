@@ -124,6 +124,7 @@ impl fmt::Display for Sources {
     }
 }
 telemetry::string_serde!(Sources);
+telemetry::text_schema!(Sources, "[0-9A-Fa-f.:]+(/[0-9]+)?( *, *[0-9A-Fa-f.:]+(/[0-9]+)?)*");
 
 /// Local ports that attempts come from, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +160,7 @@ impl fmt::Display for PortRange {
     }
 }
 telemetry::string_serde!(PortRange);
+telemetry::text_schema!(PortRange, "[0-9]+-[0-9]+");
 
 #[cfg(test)]
 mod tests {

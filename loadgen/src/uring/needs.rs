@@ -12,8 +12,9 @@ const MOST_FILES: usize = 1 << 20;
 /// Files beyond what a worker needs that is never late.
 const SPARE_FILES: u64 = 16_384;
 
-/// What the engine lacks here for this plan, in words; `None` when it will do.
-pub(crate) fn lacks(sources: bool) -> Option<String> {
+/// What the engine `io-uring` lacks here, with `sources` or without, in words; `None` when it will do. Makes a ring and lets
+/// go of it.
+pub fn lacks(sources: bool) -> Option<String> {
     let supports = |code: u8| {
         let mut probe = Probe::new();
         IoUring::new(1)?.submitter().register_probe(&mut probe)?;

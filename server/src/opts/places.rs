@@ -76,6 +76,7 @@ impl fmt::Display for Addresses {
     }
 }
 telemetry::string_serde!(Addresses);
+telemetry::text_schema!(Addresses, ".+:[0-9]+(-[0-9]+)?");
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use telemetry::units::{ParseUnitError, Span};
+use telemetry::units::{ParseUnitError, SPAN_PATTERN, Span};
 
 /// Service time per accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ impl fmt::Display for AcceptDelay {
     }
 }
 telemetry::string_serde!(AcceptDelay);
+telemetry::text_schema!(AcceptDelay, format!("((exp|spin):)?{SPAN_PATTERN}"), or { "const": 0 });
 
 /// A window in which no acceptor accepts, counted from the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,7 @@ impl fmt::Display for Stall {
     }
 }
 telemetry::string_serde!(Stall);
+telemetry::text_schema!(Stall, format!(r"{SPAN_PATTERN}\+({SPAN_PATTERN}|forever)"));
 
 /// A listener to close while the run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,3 +111,4 @@ impl fmt::Display for Retire {
     }
 }
 telemetry::string_serde!(Retire);
+telemetry::text_schema!(Retire, format!("[0-9]+@{SPAN_PATTERN}"));

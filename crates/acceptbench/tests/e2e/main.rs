@@ -3,6 +3,7 @@
 mod attached;
 mod bad_input;
 mod capacity;
+mod desk;
 mod half_open;
 mod host;
 mod ledger;

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use study::results::{Attached, Topology};
 use telemetry::units::{ParseUnitError, Span};
@@ -40,12 +41,13 @@ pub enum Wiring {
 }
 
 /// The `[attach]` table: a running deployment, and how its sysctls are reached.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Attach {
     /// Admin address of the server.
     pub server: AdminAddress,
     /// Admin addresses of the load generators. Every address that a name resolves to is one.
+    #[schemars(length(min = 1))]
     pub loadgens: Vec<AdminAddress>,
     /// A tree like `/proc/sys/net` that belongs to the server's network namespace.
     #[serde(default = "own_sysctls")]
@@ -103,6 +105,7 @@ impl fmt::Display for AdminAddress {
     }
 }
 telemetry::string_serde!(AdminAddress);
+telemetry::text_schema!(AdminAddress, ".+:[0-9]+");
 
 impl Place {
     /// Its name in results.

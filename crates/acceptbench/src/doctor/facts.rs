@@ -1,0 +1,75 @@
+//! What is known of the machine before anything is judged.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kernel::allowances::Allowances;
+use kernel::environment::{self, Environment};
+use kernel::modules::{Module, module};
+use lab::{Experiment, Tried, Wanted};
+
+use crate::needs::{self, Need};
+
+/// This program.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// Sleeps whose lateness is looked at, and how long each is.
+const SLEEPS: usize = 25;
+const SLEEP: Duration = Duration::from_millis(1);
+
+/// Everything that is looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) environment: Environment,
+    pub(super) allowances: Allowances,
+    /// What a trial can have, or why that could not be found out.
+    pub(super) tried: Result<Tried, String>,
+    /// Where the kernel has veth, and delay and loss for a link.
+    pub(super) veth: Module,
+    pub(super) netem: Module,
+    /// What the load generator's engine lacks, without sources and with them.
+    pub(super) ring: [Option<String>; 2],
+    /// How late a thread wakes up that asks for no slack: the middle one of some sleeps.
+    pub(super) late: Option<Duration>,
+}
+
+impl Facts {
+    /// Looks. Takes about 50 ms.
+    pub(super) fn collect(experiments: &[Experiment]) -> Self {
+        let private = experiments.iter().filter(|experiment| experiment.place.attach().is_none());
+        let sysctls: BTreeSet<String> = private
+            .flat_map(needs::of)
+            .filter_map(|need| match need {
+                Need::Sysctl(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        let veth = module("veth", "veth_newlink");
+        // A module on the disk would be loaded by the attempt; where none is seen there is none to load.
+        let wanted = Wanted { sysctls: sysctls.into_iter().collect(), veth: veth != Module::Loadable };
+        Self {
+            environment: environment::collect(),
+            allowances: Allowances::read(),
+            tried: lab::try_out(Path::new(PROGRAM), wanted).map_err(|error| error.to_string()),
+            veth,
+            netem: module("sch_netem", "netem_enqueue"),
+            ring: [false, true].map(loadgen::io_uring_lacks),
+            late: std::thread::spawn(lateness).join().ok().flatten(),
+        }
+    }
+}
+
+/// In a thread of its own, whose slack is nobody else's.
+fn lateness() -> Option<Duration> {
+    kernel::process::set_timer_slack_min();
+    let mut late: Vec<Duration> = (0..SLEEPS)
+        .map(|_| {
+            let began = Instant::now();
+            std::thread::sleep(SLEEP);
+            began.elapsed().saturating_sub(SLEEP)
+        })
+        .collect();
+    late.sort_unstable();
+    late.get(SLEEPS / 2).copied()
+}
