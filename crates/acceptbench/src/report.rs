@@ -62,7 +62,11 @@ impl Answer {
             .iter()
             .map(|expectation| Outcome::of(expectation, &experiment.design, trials))
             .collect::<Result<Vec<_>, _>>()?;
-        let summary = Summary::of(&experiment.design, trials, &names)?;
+        let summary = Summary::of(&experiment.design, trials, &names)?.explained(
+            &experiment.design,
+            trials,
+            experiment.compare.smallest_effect,
+        );
         Ok(Self { summary, expectations, quantity, attached: attached.cloned() })
     }
 

@@ -2,13 +2,17 @@
 //! no clock, nothing is ever run again.
 
 pub mod answer;
+pub mod binding;
 pub mod condition;
 pub mod csv;
 pub mod design;
 pub mod expectation;
+pub mod explanation;
 pub mod format;
+pub mod inert;
 pub mod ledger;
 pub mod quantity;
+pub mod queueing;
 pub mod report;
 pub mod results;
 pub mod screen;

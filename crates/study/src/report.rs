@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
+use crate::explanation;
 use crate::format;
 use crate::quantity::{Quantity, UnknownQuantity};
 use crate::results::Trial;
@@ -51,6 +52,7 @@ impl Report<'_> {
         for grid in 0..self.screen.design.grids.len() {
             sections.push(grid_table(self.screen.design, grid, &summary, &quantities));
         }
+        sections.extend(self.screen.summary.explanation.sections().iter().map(explained));
         sections.extend([self.ledger(), self.sysctls(), self.warnings(), self.environment(), self.reproduce()]);
         sections.retain(|section| !section.is_empty());
         Ok(sections.join("\n"))
@@ -199,6 +201,19 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
     let rows: Vec<Vec<String>> = design.cells_of(grid).map(row).collect();
     let note = "Median (range) of the valid trials; the unit is the trial.\n\n";
     section(&title, &format!("{note}{}", table(&header, &rows)))
+}
+
+/// A section of the explanation.
+fn explained(part: &explanation::Section) -> String {
+    let mut body = String::new();
+    if !part.rows.is_empty() {
+        body = format!("{}\n\n{}", part.note, table(&part.header, &part.rows));
+    }
+    if !part.warnings.is_empty() {
+        let between = if body.is_empty() { "" } else { "\n" };
+        body = format!("{body}{between}- {}\n", part.warnings.join("\n- "));
+    }
+    section(part.title, &body)
 }
 
 /// The range stands beside the median where it reads differently.

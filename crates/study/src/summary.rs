@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::design::{Cell, Design};
+use crate::explanation::Explanation;
 use crate::quantity::{Quantity, Unit, UnknownQuantity};
 use crate::results::Trial;
 
@@ -28,6 +29,9 @@ pub struct Summary {
     pub units: BTreeMap<String, Unit>,
     /// Every cell of the design, in its order.
     pub cells: Vec<CellSummary>,
+    /// Why it went so, see [`Summary::explained`].
+    #[serde(default, skip_serializing_if = "Explanation::is_empty")]
+    pub explanation: Explanation,
 }
 
 /// A trial that does not count.
@@ -98,7 +102,15 @@ impl Summary {
             invalid,
             units: quantities.iter().map(|quantity| (quantity.name.to_owned(), quantity.unit)).collect(),
             cells: design.cells.iter().map(|cell| CellSummary::of(design, cell, trials, &quantities)).collect(),
+            explanation: Explanation::default(),
         })
+    }
+
+    /// With what bound each cell, what cannot have mattered, and what theory says. The trials are those it was made of.
+    #[must_use]
+    pub fn explained(mut self, design: &Design, trials: &[Trial], smallest_effect: f64) -> Self {
+        self.explanation = Explanation::of(design, trials, &self, smallest_effect);
+        self
     }
 
     /// What the valid trials of a cell say about a quantity; `None` when they say nothing.
