@@ -109,6 +109,9 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, time: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_was_spent_is_what_the_clock_says_not_what_was_planned() {
-        let (stop, _other) = rustix::pipe::pipe().unwrap();
+        let (stop, _other) = UnixStream::pair().unwrap();
         let mut service = Service::new("spin:2ms".parse().unwrap(), 1);
         service.spend(false, stop.as_fd());
         std::thread::sleep(Duration::from_millis(3));

@@ -44,12 +44,13 @@ impl Explanation {
         self.binding.iter().find(|binding| binding.cell == cell)
     }
 
-    /// The lines of the first screen: name and text.
-    pub(crate) fn on_screen(&self) -> Vec<(&'static str, String)> {
+    /// The lines of the first screen: name and text. What could not matter takes one line of `limit` characters.
+    pub(crate) fn on_screen(&self, limit: usize) -> Vec<(&'static str, String)> {
+        let inert = self.inert.in_words(limit).map(|text| ("Inert", text));
         let theory = self.queueing.in_words().map(|text| ("Theory", text));
         let bound = binding::in_words(&self.binding).map(|text| ("Bound", format!("by {text}")));
         let warnings = self.inert.warnings.iter().map(|warning| ("Warning", warning.clone()));
-        bound.into_iter().chain(theory).chain(warnings).collect()
+        bound.into_iter().chain(inert).chain(theory).chain(warnings).collect()
     }
 
     /// Sections of the report: title, a note, and a table (header, then rows) if there is one.

@@ -63,6 +63,21 @@ pub fn of(design: &Design, trials: &[Trial], summary: &Summary, smallest_effect:
     inert
 }
 
+impl Inert {
+    /// The knobs that could not matter at all, in at most `limit` characters: by name, or counted. `None` where every knob
+    /// had a level that could.
+    pub(crate) fn in_words(&self, limit: usize) -> Option<String> {
+        let whole: Vec<String> = self.marks.iter().filter(|mark| mark.whole).map(Mark::subject).collect();
+        let named = whole.join("; ");
+        match whole.len() {
+            0 => None,
+            _ if crate::table::width(&named) <= limit => Some(named),
+            1 => Some("a knob could not matter: see the report".to_owned()),
+            sweeps => Some(format!("{sweeps} sweeps of a knob could not matter: see the report")),
+        }
+    }
+}
+
 impl Mark {
     /// `somaxconn at backlog 16`, with the levels where some others do matter.
     pub fn subject(&self) -> String {

@@ -81,7 +81,7 @@ pub fn render(screen: &Screen, width: usize) -> String {
     let table = Table { design: screen.design, summary: screen.summary, quantity: screen.quantity, width };
     lines.extend(table.lines());
     lines.extend(named("Answer", &screen.evidence().sentence(), width));
-    for (name, text) in screen.summary.explanation.on_screen() {
+    for (name, text) in screen.summary.explanation.on_screen(width.saturating_sub(INDENT)) {
         lines.extend(named(name, &text, width));
     }
     for sentence in screen.changed() {

@@ -60,12 +60,17 @@ fn where_the_other_is_smaller_a_limit_knob_is_inert_and_only_there() {
     assert!(inert.marks[0].reason.contains("limit 16"), "{}", inert.marks[0].reason);
     assert!(inert.marks[0].source.contains("net/socket.c"), "{}", inert.marks[0].source);
     assert!(inert.warnings.is_empty(), "{:?}", inert.warnings);
+    assert_eq!(inert.in_words(60).as_deref(), Some("somaxconn at backlog 16; backlog at somaxconn 16"));
+    assert_eq!(inert.in_words(40).as_deref(), Some("2 sweeps of a knob could not matter: see the report"));
+    assert_eq!(Inert::default().in_words(60), None);
 }
 
 #[test]
 fn fast_open_has_a_queue_that_somaxconn_caps_too() {
     let (design, mut trials) = backlog();
-    trials.iter_mut().for_each(|trial| trial.server.opts.fastopen = 8);
+    for trial in &mut trials {
+        trial.server.opts.fastopen = 8;
+    }
     assert_eq!(inert(&design, &trials), Inert::default());
 }
 

@@ -181,52 +181,36 @@ fn measured(trials: &[&Trial]) -> Result<Vec<Measured>, String> {
 /// What of the trial is not M/M/1/K; `None` when it is.
 fn misfit(trial: &Trial) -> Option<String> {
     let (server, loadgen, facts) = (&trial.server.opts, &trial.loadgen.opts, Facts::of(trial));
-    let not = |holds: bool, reason: &str| (!holds).then(|| reason.to_owned());
-    let at_once =
-        server.on_accept == OnAccept::Greet && (server.hold.as_ns() == 0 || server.engine != Engine::Blocking);
+    let greets = server.on_accept == OnAccept::Greet && server.handler == Handler::Inline;
+    let at_once = server.hold.as_ns() == 0 || server.engine != Engine::Blocking;
+    let plain = server.defer_accept.as_ns() == 0 && server.fastopen == 0 && !loadgen.fastopen;
     let never_made = [Verdict::Shed, Verdict::NoPorts, Verdict::NoFds, Verdict::SelfConnect];
-    not(trial.topology != Topology::Attached, "a window of a running service does not begin empty")
-        .or_else(|| not(loadgen.arrivals == ArrivalKind::Poisson, "arrivals are not poisson"))
-        .or_else(|| {
-            not(server.accept_delay.is_exponential(), "the accept delay is not exponential (exp:MEAN or spin:exp:MEAN)")
-        })
-        .or_else(|| {
-            not(server.acceptors.get() == 1 && trial.server.listeners.len() == 1, "more than one acceptor or listener")
-        })
-        .or_else(|| {
-            not(
-                server.engine != Engine::IoUringMultishot,
-                "multishot takes connections off the queue before they are served",
-            )
-        })
-        .or_else(|| {
-            not(server.handler == Handler::Inline && at_once, "the acceptor does not greet every connection itself")
-        })
-        .or_else(|| not(loadgen.confirm == Confirm::Greeting, "without confirm greeting nobody knows who was served"))
-        .or_else(|| {
-            not(
-                loadgen.deadline.as_ns() < 1_000_000_000,
-                "a deadline of 1 s or more leaves time for a SYN retry, which is a second arrival",
-            )
-        })
-        .or_else(|| not(facts.retries() == 0, "SYNs were sent again"))
-        .or_else(|| {
-            not(
-                facts.sysctl("net.ipv4.tcp_syncookies") == Some(0),
-                "tcp_syncookies is not 0: a cookie lets in who found no room",
-            )
-        })
-        .or_else(|| not(trial.loadgen.half_open.kept == 0, "half-open sockets fill the SYN queue"))
-        .or_else(|| {
-            not(server.stall.is_none() && server.retire.is_none(), "the acceptor stalls, or its listener is closed")
-        })
-        .or_else(|| {
-            not(
-                server.defer_accept.as_ns() == 0 && server.fastopen == 0 && !loadgen.fastopen,
-                "defer-accept or fastopen changes who enters the queue, and when",
-            )
-        })
-        .or_else(|| not(never_made.iter().all(|verdict| facts.verdict(*verdict) == 0), "attempts were not made"))
+    let needs = [
+        (trial.topology != Topology::Attached, "a window of a running service does not begin empty"),
+        (loadgen.arrivals == ArrivalKind::Poisson, "arrivals are not poisson"),
+        (server.accept_delay.is_exponential(), "the accept delay is not exponential (exp:MEAN or spin:exp:MEAN)"),
+        (server.acceptors.get() == 1 && trial.server.listeners.len() == 1, "more than one acceptor or listener"),
+        (
+            !matches!(server.engine, Engine::IoUring | Engine::IoUringMultishot),
+            "a ring takes connections off the queue before their service begins",
+        ),
+        (greets && at_once, "the acceptor does not greet every connection itself and at once"),
+        (loadgen.confirm == Confirm::Greeting, "without confirm greeting nobody knows who was served"),
+        (
+            loadgen.deadline.as_ns() < 1_000_000_000,
+            "a deadline of 1 s or more leaves time for a SYN retry, which is a second arrival",
+        ),
+        (facts.retries() == 0, "SYNs were sent again"),
+        (
+            facts.sysctl("net.ipv4.tcp_syncookies") == Some(0),
+            "tcp_syncookies is not 0: a cookie lets in who found no room",
+        ),
+        (trial.loadgen.half_open.kept == 0, "half-open sockets fill the SYN queue"),
+        (server.stall.is_none() && server.retire.is_none(), "the acceptor stalls, or its listener is closed"),
+        (plain, "defer-accept or fastopen changes who enters the queue, and when"),
+        (never_made.iter().all(|verdict| facts.verdict(*verdict) == 0), "attempts were not made"),
+    ];
+    needs.iter().find(|(holds, _)| !holds).map(|(_, reason)| (*reason).to_owned())
 }
 
 impl Measured {

@@ -86,11 +86,15 @@ fn the_interval_is_students_and_widens_with_the_number_of_cells() {
 
 #[test]
 fn each_assumption_is_asked_for() {
-    let bends: [(&str, fn(&mut Trial)); 12] = [
+    type Bend = fn(&mut Trial);
+    let bends: [(&str, Bend); 15] = [
         ("poisson", |t| t.loadgen.opts.arrivals = ArrivalKind::Constant),
         ("exponential", |t| t.server.opts.accept_delay = "spin:500us".parse().unwrap()),
         ("more than one acceptor", |t| t.server.opts.acceptors = 2.try_into().unwrap()),
-        ("multishot", |t| t.server.opts.engine = Engine::IoUringMultishot),
+        ("ring", |t| t.server.opts.engine = Engine::IoUringMultishot),
+        ("ring", |t| t.server.opts.engine = Engine::IoUring),
+        ("window", |t| t.topology = Topology::Attached),
+        ("sent again", |t| t.loadgen.measured.syn_retransmits = 1),
         ("greet", |t| t.server.opts.handler = Handler::Fork),
         ("confirm greeting", |t| t.loadgen.opts.confirm = Confirm::None),
         ("SYN retry", |t| t.loadgen.opts.deadline = "1s".parse().unwrap()),
