@@ -220,6 +220,17 @@ impl Acceptor {
             tally.wait.record(wait_ms * 1_000_000);
         }
         self.service.spend(back_to_back, self.stop.as_fd());
+        let open = self.deal(connection, accepted);
+        if !self.is_instant() {
+            let spent = self.service.end();
+            self.tally().service.add(spent);
+        }
+        open
+    }
+
+    /// Deals with an accepted connection, or has a child do so. `Some` when it goes on.
+    fn deal(&mut self, connection: OwnedFd, accepted: u64) -> Option<Connection> {
+        let tally = &self.desk.tally;
         if let Some(children) = &mut self.children {
             if !children.serve(connection, self.manners, accepted, &self.desk, self.stop.as_fd()) {
                 tally.close(End::Error);

@@ -70,7 +70,7 @@ pub struct Opts {
     /// the client's FIN (half-close), or the client (wait).
     #[arg(long, env = "ACCEPTBENCH_SERVER_CLOSE", value_name = "HOW", default_value_t = Opts::default().close)]
     pub close: Close,
-    /// Service time per accept: 0, a time (500us), exp:MEAN (exponential) or spin:TIME (busy, exact).
+    /// Service time per accept: 0, a time (500us), exp:MEAN (exponential), spin:TIME (busy, exact) or spin:exp:MEAN (both).
     #[arg(long, env = "ACCEPTBENCH_SERVER_ACCEPT_DELAY", value_name = "DELAY", default_value_t = Opts::default().accept_delay)]
     pub accept_delay: AcceptDelay,
     /// Set `SO_REUSEADDR`: listen although connections of an earlier server are in `TIME_WAIT`.
@@ -101,7 +101,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_SERVER_RETIRE", value_name = "N@T")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retire: Option<Retire>,
-    /// Seed of random service times (exp:MEAN).
+    /// Seed of random service times (exp:MEAN, spin:exp:MEAN).
     #[arg(long, env = "ACCEPTBENCH_SERVER_SEED", value_name = "N", default_value_t = Opts::default().seed)]
     pub seed: u64,
 }

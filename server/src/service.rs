@@ -21,12 +21,19 @@ pub(crate) struct Service {
     random: Xoshiro256PlusPlus,
     /// Planned end of the service before, monotonic ns.
     free_at: u64,
+    /// When the service of now began, and when the one before was over, as the clock said; monotonic ns.
+    began: u64,
+    ended: u64,
 }
 
 impl Service {
-    /// A clock with its own random stream.
+    /// A clock with its own random stream, far from the one that a load generator of the same seed draws its gaps from: in
+    /// step with them, a long gap would always be followed by a long service, and queues would be half as long as they
+    /// should be.
     pub(crate) fn new(delay: AcceptDelay, seed: u64) -> Self {
-        Self { delay, random: Xoshiro256PlusPlus::seed_from_u64(seed), free_at: 0 }
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        random.long_jump();
+        Self { delay, random, free_at: 0, began: 0, ended: 0 }
     }
 
     /// Is there any service time?
@@ -40,17 +47,29 @@ impl Service {
         let length = match self.delay {
             AcceptDelay::None => return,
             AcceptDelay::Sleep(time) | AcceptDelay::Spin(time) => time.as_ns(),
-            AcceptDelay::Exponential(mean) => exponential(&mut self.random, mean.as_ns()),
+            AcceptDelay::Exponential(mean) | AcceptDelay::SpinExponential(mean) => {
+                exponential(&mut self.random, mean.as_ns())
+            }
         };
-        let end = planned_end(self.free_at, monotonic_ns(), length, back_to_back);
+        let now = monotonic_ns();
+        self.began = if back_to_back { self.ended } else { now };
+        let end = planned_end(self.free_at, now, length, back_to_back);
         self.free_at = end;
-        if matches!(self.delay, AcceptDelay::Spin(_)) {
+        if matches!(self.delay, AcceptDelay::Spin(_) | AcceptDelay::SpinExponential(_)) {
             while monotonic_ns() < end {
                 std::hint::spin_loop();
             }
         } else {
             sleep_until(end, stop);
         }
+    }
+
+    /// Ends the service of one connection, when all is done for it that is done at once, and returns how long the acceptor
+    /// had no time for another, ns: from the end of the one before where this one was waiting, otherwise from its
+    /// accept.
+    pub(crate) fn end(&mut self) -> u64 {
+        self.ended = monotonic_ns();
+        self.ended.saturating_sub(self.began)
     }
 }
 
@@ -90,6 +109,9 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, time: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -102,6 +124,35 @@ mod tests {
     #[test]
     fn a_stall_is_not_made_up_for() {
         assert_eq!(planned_end(1000, 9000, 500, true), 9500);
+    }
+
+    #[test]
+    fn what_was_spent_is_what_the_clock_says_not_what_was_planned() {
+        let (stop, _other) = UnixStream::pair().unwrap();
+        let mut service = Service::new("spin:2ms".parse().unwrap(), 1);
+        service.spend(false, stop.as_fd());
+        std::thread::sleep(Duration::from_millis(3));
+        let first = service.end();
+        assert!(first >= 5_000_000, "the greeting belongs to it: {first}");
+        let between = monotonic_ns();
+        std::thread::sleep(Duration::from_millis(3));
+        service.spend(true, stop.as_fd());
+        let second = service.end();
+        assert!(second >= 3_000_000 && second <= monotonic_ns() - between + 1_000_000, "one after the other: {second}");
+        std::thread::sleep(Duration::from_millis(5));
+        service.spend(false, stop.as_fd());
+        let third = service.end();
+        assert!((2_000_000..second + 4_000_000).contains(&third), "idle before it: {third}");
+    }
+
+    #[test]
+    fn service_times_are_not_in_step_with_the_gaps_of_a_generator_of_the_same_seed() {
+        let mut gaps = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut service = Service::new("exp:1ms".parse().unwrap(), 1);
+        let pairs =
+            (0..10_000).map(|_| (exponential(&mut gaps, 1_000_000), exponential(&mut service.random, 1_000_000)));
+        let product = pairs.map(|(gap, time)| (gap as f64 / 1e6 - 1.0) * (time as f64 / 1e6 - 1.0)).sum::<f64>() / 1e4;
+        assert!(product.abs() < 0.05, "correlation {product}, standard deviation 0.01 for independent ones");
     }
 
     #[test]

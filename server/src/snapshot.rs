@@ -125,6 +125,10 @@ pub struct AcceptorCounts {
     pub lost_at_most: u64,
     /// accept4 successes.
     pub accepts: u64,
+    /// Time spent on connections, ns, where there is an accept delay and else 0: from the accept, or from the end of the
+    /// connection before where this one was waiting, until all is done for it that is done at once.
+    #[serde(default)]
+    pub service_ns: u64,
     /// Wake-ups that found a connection.
     pub wakeups_work: u64,
     /// Wake-ups that found none: another acceptor was faster.
@@ -178,6 +182,7 @@ impl AcceptorCounts {
         self.restarts += other.restarts;
         self.lost_at_most += other.lost_at_most;
         self.accepts += other.accepts;
+        self.service_ns += other.service_ns;
         self.wakeups_work += other.wakeups_work;
         self.wakeups_empty += other.wakeups_empty;
         for (errno, count) in &other.errors {

@@ -20,6 +20,8 @@ kernel::shareable! {
     #[derive(Debug)]
     pub(crate) struct Tally {
         pub(crate) accepts: Counter,
+        /// Service time spent, ns; 0 without one.
+        pub(crate) service: Counter,
         pub(crate) wakeups_work: Counter,
         pub(crate) wakeups_empty: Counter,
         pub(crate) errors: [Counter; ERRNOS.len()],
@@ -219,6 +221,7 @@ impl Desk {
             restarts: self.restarts.get(),
             lost_at_most: self.lost_at_most.get(),
             accepts: tally.accepts.get(),
+            service_ns: tally.service.get(),
             wakeups_work: tally.wakeups_work.get(),
             wakeups_empty: tally.wakeups_empty.get(),
             errors: ERRNOS

@@ -127,7 +127,11 @@ impl Answer {
                 experiment.part.is_whole() || !outcome.as_ref().is_ok_and(about_none)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let summary = Summary::of(&experiment.design, trials, &names)?;
+        let summary = Summary::of(&experiment.design, trials, &names)?.explained(
+            &experiment.design,
+            trials,
+            experiment.compare.smallest_effect,
+        );
         let starved = experiment.part.cells.iter().any(|cell| is_starved(trials, *cell));
         let (notes, attached) = (Vec::new(), attached.cloned());
         Ok(Self { summary, expectations, quantity, starved, notes, attached })

@@ -2,17 +2,21 @@
 //! no clock, nothing is ever run again.
 
 pub mod answer;
+pub mod binding;
 pub mod compare;
 pub mod condition;
 pub mod csv;
 pub mod design;
 pub mod expectation;
+pub mod explanation;
 pub mod finding;
 pub mod format;
+pub mod inert;
 pub mod interval;
 pub mod ledger;
 pub mod permutation;
 pub mod quantity;
+pub mod queueing;
 mod random;
 pub mod reach;
 pub mod report;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
+use crate::explanation;
 use crate::format;
 use crate::quantity::{Quantity, UnknownQuantity};
 use crate::results::Trial;
@@ -51,6 +52,7 @@ impl Report<'_> {
         for grid in 0..self.screen.design.grids.len() {
             sections.push(grid_table(self.screen.design, grid, &summary, &quantities));
         }
+        sections.extend(self.screen.summary.explanation.sections().iter().map(explained));
         sections.extend([self.ledger(), self.sysctls(), self.warnings(), self.environment(), self.reproduce()]);
         sections.retain(|section| !section.is_empty());
         Ok(sections.join("\n"))
@@ -229,6 +231,19 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
     let note = "Median of the valid trials and their range; from six trials on an interval (CI) that covers the median as often \
                 as it says, by order statistics. The unit is the trial.\n\n";
     section(&title, &format!("{note}{}", table(&header, &rows)))
+}
+
+/// A section of the explanation.
+fn explained(part: &explanation::Section) -> String {
+    let mut body = String::new();
+    if !part.rows.is_empty() {
+        body = format!("{}\n\n{}", part.note, table(&part.header, &part.rows));
+    }
+    if !part.warnings.is_empty() {
+        let between = if body.is_empty() { "" } else { "\n" };
+        body = format!("{body}{between}- {}\n", part.warnings.join("\n- "));
+    }
+    section(part.title, &body)
 }
 
 /// The spread stands beside the median where it reads differently.

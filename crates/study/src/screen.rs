@@ -85,6 +85,9 @@ pub fn render(screen: &Screen, width: usize) -> String {
     if let Some(found) = screen.summary.findings.as_ref().and_then(Findings::sentence) {
         lines.extend(named("Finding", &found, width));
     }
+    for (name, text) in screen.summary.explanation.on_screen(width.saturating_sub(INDENT)) {
+        lines.extend(named(name, &text, width));
+    }
     for sentence in screen.changed() {
         lines.extend(named("Changed", &sentence, width));
     }

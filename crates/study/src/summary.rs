@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::design::{Cell, Design};
+use crate::explanation::Explanation;
 use crate::finding::Findings;
 use crate::interval::Interval;
 use crate::quantity::{Quantity, Unit, UnknownQuantity};
@@ -33,6 +34,9 @@ pub struct Summary {
     /// What comparing the cells came to; nothing before they were compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Findings>,
+    /// Why it went so, see [`Summary::explained`].
+    #[serde(default, skip_serializing_if = "Explanation::is_empty")]
+    pub explanation: Explanation,
 }
 
 /// A trial that does not count.
@@ -111,7 +115,15 @@ impl Summary {
             units: quantities.iter().map(|quantity| (quantity.name.to_owned(), quantity.unit)).collect(),
             cells: design.cells.iter().map(|cell| CellSummary::of(design, cell, trials, &quantities)).collect(),
             findings: None,
+            explanation: Explanation::default(),
         })
+    }
+
+    /// With what bound each cell, what cannot have mattered, and what theory says. The trials are those it was made of.
+    #[must_use]
+    pub fn explained(mut self, design: &Design, trials: &[Trial], smallest_effect: f64) -> Self {
+        self.explanation = Explanation::of(design, trials, &self, smallest_effect);
+        self
     }
 
     /// What the valid trials of a cell say about a quantity; `None` when they say nothing.

@@ -148,6 +148,7 @@ fn listener_since(later: &ListenerCounts, earlier: &ListenerCounts) -> ListenerC
 fn acceptor_since(later: &AcceptorCounts, earlier: &AcceptorCounts) -> AcceptorCounts {
     AcceptorCounts {
         accepts: later.accepts.saturating_sub(earlier.accepts),
+        service_ns: later.service_ns.saturating_sub(earlier.service_ns),
         wakeups_work: later.wakeups_work.saturating_sub(earlier.wakeups_work),
         wakeups_empty: later.wakeups_empty.saturating_sub(earlier.wakeups_empty),
         errors: happened(map_since(&later.errors, &earlier.errors)),

@@ -16,6 +16,15 @@ pub enum AcceptDelay {
     Exponential(Span),
     /// A constant time spent busy on the CPU.
     Spin(Span),
+    /// Exponentially distributed with this mean, spent busy on the CPU.
+    SpinExponential(Span),
+}
+
+impl AcceptDelay {
+    /// Is it drawn from an exponential distribution?
+    pub fn is_exponential(self) -> bool {
+        matches!(self, Self::Exponential(_) | Self::SpinExponential(_))
+    }
 }
 
 impl FromStr for AcceptDelay {
@@ -24,16 +33,21 @@ impl FromStr for AcceptDelay {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let delay = match text.split_once(':') {
             Some(("exp", mean)) => Self::Exponential(mean.parse()?),
-            Some(("spin", time)) => Self::Spin(time.parse()?),
+            Some(("spin", time)) => match time.strip_prefix("exp:") {
+                Some(mean) => Self::SpinExponential(mean.parse()?),
+                None => Self::Spin(time.parse()?),
+            },
             Some((other, _)) => {
                 return Err(ParseUnitError::new(format!(
-                    "`{other}:` is no kind of accept delay; use TIME, exp:MEAN or spin:TIME"
+                    "`{other}:` is no kind of accept delay; use TIME, exp:MEAN, spin:TIME or spin:exp:MEAN"
                 )));
             }
             None => Self::Sleep(text.parse()?),
         };
         Ok(match delay {
-            Self::Sleep(t) | Self::Exponential(t) | Self::Spin(t) if t.as_ns() == 0 => Self::None,
+            Self::Sleep(t) | Self::Exponential(t) | Self::Spin(t) | Self::SpinExponential(t) if t.as_ns() == 0 => {
+                Self::None
+            }
             delay => delay,
         })
     }
@@ -46,6 +60,7 @@ impl fmt::Display for AcceptDelay {
             Self::Sleep(time) => time.fmt(f),
             Self::Exponential(mean) => write!(f, "exp:{mean}"),
             Self::Spin(time) => write!(f, "spin:{time}"),
+            Self::SpinExponential(mean) => write!(f, "spin:exp:{mean}"),
         }
     }
 }

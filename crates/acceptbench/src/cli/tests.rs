@@ -47,11 +47,12 @@ fn any_of<T: clap::ValueEnum + Clone + std::fmt::Debug + 'static>() -> impl Stra
 }
 
 fn delay() -> impl Strategy<Value = AcceptDelay> {
-    (0..4, span()).prop_map(|(kind, span)| match kind {
+    (0..5, span()).prop_map(|(kind, span)| match kind {
         0 => AcceptDelay::None,
         1 => AcceptDelay::Sleep(span),
         2 => AcceptDelay::Exponential(span),
-        _ => AcceptDelay::Spin(span),
+        3 => AcceptDelay::Spin(span),
+        _ => AcceptDelay::SpinExponential(span),
     })
 }
 

@@ -158,3 +158,50 @@ fn findings_stand_with_their_figures_and_those_that_are_none_with_their_reason()
     assert!(text.contains(none), "{text}");
     assert!(text.contains("| backlog 16 | 6/6 | 17.3 % (96.9 % CI 17.0–17.5 %) | 0 % |"), "{text}");
 }
+
+#[test]
+fn the_report_says_what_bound_what_cannot_matter_and_what_theory_expects() {
+    let text = markdown(|_| ());
+    assert!(!text.contains("What bound"), "nobody asked: {text}");
+    let design = testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "1024"])])]);
+    let mut trials = testing::trials(&design, &[LOW, HIGH]);
+    for trial in &mut trials {
+        trial.server.kernel.net.listen_overflows = if trial.cell == 0 { 812 } else { 0 };
+        trial.server.kernel.net.listen_drops = trial.server.kernel.net.listen_overflows;
+        trial.server.listeners[0].limit = 16;
+        trial.server.listeners[0].full_ns = 100_000_000;
+        trial.server.listeners[0].backlog_requested = if trial.cell == 0 { 16 } else { 1024 };
+        trial.sysctls.insert("net.core.somaxconn".to_owned(), "16".to_owned());
+    }
+    let names = ["served-ratio", "confirm-latency.p99"];
+    let summary = Summary::of(&design, &trials, &names).unwrap().explained(&design, &trials, 0.05);
+    let screen = Screen {
+        name: "backlog",
+        question: "When does raising somaxconn help?",
+        design: &design,
+        summary: &summary,
+        quantity: Quantity::named("served-ratio").unwrap(),
+        smallest_effect: 0.05,
+        baseline: None,
+        expectations: &[],
+        notes: &[],
+        place: Place::Lab { cpus: 2 },
+        report: "results/latest/report.md",
+        next: None,
+    };
+    let text = Report { screen: &screen, trials: &trials, environment: &[], command: "" }.markdown().unwrap();
+    let row = "| backlog 16 | backlog and somaxconn alike | 3 | overflows 812; limit 16 = min(backlog 16, somaxconn 16); \
+               queue full 10.0 % of the time |";
+    assert!(text.contains(row), "{text}");
+    assert!(text.contains("| backlog 1024 | nothing | 3 | 1000 of 1000 served, deepest queue 129 of 17 |"), "{text}");
+    // The limit is the same and yet one of them served everybody: a rule or a measurement is wrong.
+    assert!(text.contains("## Cannot matter here\n\n- backlog is INERT by rule"), "{text}");
+    assert!(text.contains("yet first byte p99 is 2.00 ms at 1024 and 800 ms at 16: please report"), "{text}");
+    assert!(!text.contains("Queueing theory"), "{text}");
+
+    let screen = crate::screen::render(&screen, 80);
+    assert!(screen.contains("\nBound   by backlog and somaxconn alike in 1 cell, nothing in 1\n"), "{screen}");
+    assert!(screen.contains("\nWarning backlog is INERT by rule"), "{screen}");
+    let stored: Summary = serde_json::from_str(&serde_json::to_string(&summary).unwrap()).unwrap();
+    assert_eq!(stored, summary);
+}

@@ -19,6 +19,7 @@ fn server([a, b, c, d]: [u64; 4], times: &[u64]) -> server::Snapshot {
     books.acceptors = vec![
         AcceptorCounts {
             accepts: a,
+            service_ns: d,
             wakeups_work: b,
             wakeups_empty: c,
             errors: [("EMFILE".to_owned(), d + 1)].into(),
