@@ -6,6 +6,7 @@ mod blocking;
 mod children;
 mod connection;
 mod connections;
+mod depths;
 mod epoll;
 mod listener;
 pub mod metrics;
@@ -26,6 +27,7 @@ mod tokio;
 mod uring;
 
 pub use connection::ANSWER;
+pub use depths::Depths;
 pub use listener::ListenError;
 pub use nursery::process;
 pub use observer::Observer;

@@ -17,6 +17,7 @@ use telemetry::histogram::{Histogram, fill_parts};
 use telemetry::listeners::Widened;
 use telemetry::namespace::NamespaceReader;
 
+use crate::depths::Depths;
 use crate::listener::{Depth, Listener};
 use crate::opts::Retire;
 use crate::relisten::Relisten;
@@ -25,7 +26,8 @@ use crate::staff::Staff;
 use crate::tally::Desks;
 
 /// Time between two looks.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_nanos(TICK_NS);
+const TICK_NS: u64 = 5_000_000;
 
 /// Time between two dumps of the socket table, ns: each takes 0.3 ms and more, whatever there is to find.
 const DUMP_NS: u64 = 1_000_000_000;
@@ -39,6 +41,7 @@ pub(crate) struct Slot {
     /// Written by the timer thread only.
     pub(crate) full_ns: Counter,
     pub(crate) deepest: Counter,
+    pub(crate) depths: Mutex<Depths>,
     pub(crate) relistens: Counter,
     /// Written by every sampler, taken at a scrape.
     pub(crate) deepest_since_scrape: AtomicU64,
@@ -54,6 +57,7 @@ impl Slot {
             acceptors,
             full_ns: Counter::default(),
             deepest: Counter::default(),
+            depths: Mutex::default(),
             relistens: Counter::default(),
             deepest_since_scrape: AtomicU64::new(0),
             drops: Mutex::new(Widened::default()),
@@ -82,9 +86,18 @@ impl Slot {
         widened.total()
     }
 
-    fn look(&self, elapsed_ns: u64, fills: &Histogram) {
+    /// What was seen of its queue since the start, over time.
+    pub(crate) fn depths(&self) -> MutexGuard<'_, Depths> {
+        self.depths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the queue, `elapsed_ns` after the look before; `since_start_ns` is `None` before the start.
+    fn look(&self, elapsed_ns: u64, since_start_ns: Option<u64>, fills: &Histogram) {
         let Some(depth) = self.depth() else { return };
         fills.record(fill_parts(u64::from(depth.depth), u64::from(depth.limit) + 1));
+        if let Some(since_start_ns) = since_start_ns {
+            self.depths().note(since_start_ns, depth.depth, TICK_NS);
+        }
         self.deepest.max(u64::from(depth.depth));
         self.deepest_since_scrape.fetch_max(u64::from(depth.depth), Ordering::Relaxed);
         if depth.is_full() {
@@ -134,8 +147,9 @@ impl Sampler {
         let mut dumped = last;
         while !wait_readable(stop.as_fd(), TICK) {
             let now = monotonic_ns();
+            let since_start = self.desks[0].origin().and_then(|origin| now.checked_sub(origin));
             for slot in self.slots.iter() {
-                slot.look(now - last, &self.fills);
+                slot.look(now - last, since_start, &self.fills);
             }
             last = now;
             self.staff.look();

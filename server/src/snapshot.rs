@@ -10,6 +10,7 @@ use telemetry::histogram::HistogramSnapshot;
 use telemetry::listeners::Queue;
 use telemetry::namespace::Reading;
 
+use crate::depths::Depths;
 use crate::opts::Opts;
 
 /// Everything known of a server. Times are monotonic nanoseconds, counts cumulative since the start.
@@ -37,6 +38,10 @@ pub struct Snapshot {
     pub wait_stamped: HistogramSnapshot,
     /// Sampled depth / capacity in [`FILL_PARTS`](telemetry::histogram::FILL_PARTS).
     pub fill: HistogramSnapshot,
+    /// Depth of each listener's accept queue since the start, in the order of `listeners`, by the sampling thread; none of a
+    /// window, and none in records older than it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depths: Vec<Depths>,
     /// Request sockets in `SYN_RECV` towards the server's ports.
     pub syn_recv: u64,
     /// What the kernel knows of the server's network namespace and process. Its CPU time is with that of acceptors that

@@ -127,6 +127,8 @@ pub fn server_since(later: &server::Snapshot, earlier: &server::Snapshot) -> ser
         wait: later.wait.since(&earlier.wait),
         wait_stamped: later.wait_stamped.since(&earlier.wait_stamped),
         fill: later.fill.since(&earlier.fill),
+        // Its steps are of the whole time the server runs, and too long for a window.
+        depths: Vec::new(),
         kernel: reading_since(&later.kernel, &earlier.kernel),
         sampler_cpu_ns: later.sampler_cpu_ns.saturating_sub(earlier.sampler_cpu_ns),
         ..later.clone()
