@@ -1,26 +1,14 @@
 //! When attempts were established, on the grid of the SYN's retries, as bars of text. Pure.
 //!
-//! A SYN that is dropped comes again when its timer fires: the first time after 1 s (`TCP_TIMEOUT_INIT`),
-//! `net.ipv4.tcp_syn_linear_timeouts` times more at the same distance, then at twice the distance each time
-//! (`net/ipv4/tcp_timer.c`, `tcp_retransmit_timer`). With the defaults of Linux 6.5 and newer that is at 1, 2, 3, 4, 5, 7,
-//! 11, ... s; without linear timeouts at 1, 3, 7, 15, ... s. Drops therefore show as bars at these times, and what lies
-//! between them is waiting.
+//! A SYN that is dropped comes again when its timer fires, at the times of [`loadgen::retry_grid`]. Drops therefore show as
+//! bars at these times, and what lies between them is waiting.
 //!
 //! One kind of retry waits for no timer: a SYN that meets what an earlier connection of the same addresses and ports left at
 //! the server is answered by an ACK, refuses it by a RST, and comes again 8 to 13 ms later. It is shown apart.
 
-use loadgen::{PhaseCounts, Snapshot};
+use loadgen::{PhaseCounts, Snapshot, retry_grid};
 use study::format;
 use telemetry::histogram::{HistogramSnapshot, upper_edge};
-
-/// `TCP_TIMEOUT_INIT`.
-const FIRST_TIMEOUT_S: u64 = 1;
-
-/// Retries without `TCP_SYNCNT` or the sysctl: the default of `net.ipv4.tcp_syn_retries`.
-const DEFAULT_RETRIES: u64 = 6;
-
-/// `TCP_RTO_MAX`.
-const LONGEST_TIMEOUT_S: u64 = 120;
 
 /// An attempt with a SYN sent again that is established before this met a leftover: no timer fires so early.
 const EARLY_NS: u64 = 900_000_000;
@@ -30,29 +18,6 @@ const MOST_TOLD: usize = 3;
 
 /// Characters of the longest bar.
 const BAR: usize = 40;
-
-/// Seconds after the first SYN at which it is sent, 0 first.
-fn grid(linear_timeouts: u64, retries: u64) -> Vec<u64> {
-    let (mut at, mut wait, mut times) = (0, FIRST_TIMEOUT_S, vec![0]);
-    for retry in 1..=retries + linear_timeouts {
-        at += wait;
-        times.push(at);
-        if retry > linear_timeouts {
-            wait = (wait * 2).min(LONGEST_TIMEOUT_S);
-        }
-    }
-    times
-}
-
-/// The grid of the kernel and options that these books are of.
-fn grid_of(books: &Snapshot) -> Vec<u64> {
-    let sysctl = |name: &str| books.kernel.sysctls.get(name).and_then(|text| text.trim().parse::<u64>().ok());
-    // A kernel that lacks the first has no linear timeouts.
-    let linear = sysctl("net.ipv4.tcp_syn_linear_timeouts").unwrap_or(0).min(255);
-    let retries = books.opts.syn_retries.map(|count| u64::from(count.get()));
-    let retries = retries.or_else(|| sysctl("net.ipv4.tcp_syn_retries")).unwrap_or(DEFAULT_RETRIES).min(255);
-    grid(linear, retries)
-}
 
 /// What was established, by when its SYN was answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +51,7 @@ fn sort(counts: &PhaseCounts, grid: &[u64]) -> Established {
 
 /// The bars of the measured attempts; nothing when every SYN was answered before the first could come again.
 pub(super) fn lines(books: &Snapshot) -> Vec<String> {
-    let grid = grid_of(books);
+    let grid = retry_grid(books);
     let sorted = sort(&books.measured, &grid);
     let last = sorted.at.iter().rposition(|n| *n > 0).unwrap_or(0);
     if last == 0 && sorted.leftover.count == 0 && books.measured.syn_retransmits == 0 {
@@ -144,20 +109,6 @@ mod tests {
         let sysctl = |name: &str, value: &str| (format!("net.ipv4.{name}"), value.to_owned());
         books.kernel.sysctls = [sysctl("tcp_syn_linear_timeouts", "4"), sysctl("tcp_syn_retries", "6")].into();
         books
-    }
-
-    #[test]
-    fn the_grid_is_the_kernels() {
-        assert_eq!(grid(4, 6), [0, 1, 2, 3, 4, 5, 7, 11, 19, 35, 67]);
-        assert_eq!(grid(0, 6), [0, 1, 3, 7, 15, 31, 63]);
-        assert_eq!(grid(0, 1), [0, 1]);
-        assert_eq!(grid(0, 12)[8..], [247, 367, 487, 607, 727], "two minutes apart at most");
-        let mut books = books(&[]);
-        assert_eq!(grid_of(&books)[6], 7);
-        books.opts.syn_retries = Some("1".parse().expect("a number"));
-        assert_eq!(grid_of(&books), [0, 1, 2, 3, 4, 5]);
-        books.kernel.sysctls.clear();
-        assert_eq!(grid_of(&books), [0, 1]);
     }
 
     #[test]
