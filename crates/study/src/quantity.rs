@@ -6,6 +6,7 @@
 //! ratios are of the attempts that ended in it. It refuses invented values: a latency of nothing, a ratio of nothing and the phantoms of a window have no value.
 
 mod catalogue;
+mod demand;
 
 use loadgen::opts::Confirm;
 use loadgen::verdict::Verdict;
@@ -137,14 +138,18 @@ fn verdict(trial: &Trial, verdict: Verdict) -> u64 {
     trial.loadgen.measured.verdict(verdict)
 }
 
-fn verdict_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
+/// Attempts that ratios are of.
+pub(crate) fn cohort(trial: &Trial) -> u64 {
     let cohort = &trial.loadgen.measured;
-    let whole = match trial.topology {
+    match trial.topology {
         Topology::Veth | Topology::Loopback => cohort.planned,
         // Who was planned before the window and ended in it would count as one too many.
         Topology::Attached => cohort.concluded(),
-    };
-    ratio(verdict(trial, kind), whole)
+    }
+}
+
+fn verdict_ratio(trial: &Trial, kind: Verdict) -> Option<f64> {
+    ratio(verdict(trial, kind), cohort(trial))
 }
 
 /// Without a greeting nobody can know who was served: then there is no served ratio rather than one of 0.

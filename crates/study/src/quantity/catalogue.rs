@@ -3,7 +3,8 @@
 use loadgen::verdict::Verdict;
 
 use super::{
-    Better, Quantity, Unit, confirmed_ratio, greatest, mean, quantile, ratio, seconds, verdict, verdict_ratio,
+    Better, Quantity, Unit, confirmed_ratio, demand::DEMAND, greatest, mean, quantile, ratio, seconds, verdict,
+    verdict_ratio,
 };
 use crate::results::{Topology, Trial};
 
@@ -71,7 +72,7 @@ macro_rules! times {
 
 /// All quantities, in groups.
 pub(super) const CATALOGUE: &[&[Quantity]] =
-    &[RATIOS, ATTEMPTS, CONFIRM_LATENCY, CONNECT_LATENCY, CONFIRM_SERVICE, LAG, KERNEL, SERVER, QUEUE];
+    &[RATIOS, ATTEMPTS, CONFIRM_LATENCY, CONNECT_LATENCY, CONFIRM_SERVICE, LAG, KERNEL, SERVER, QUEUE, DEMAND];
 
 const RATIOS: &[Quantity] = &[
     quantity!(

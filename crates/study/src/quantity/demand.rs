@@ -1,0 +1,121 @@
+//! What is asked of the acceptors and what they can do: arrival rate, service rate, utilisation, burst size.
+//!
+//! The service rate is the reciprocal of the service time that was asked for (`accept-delay`), times the acceptors: a
+//! backlogged acceptor keeps it exactly (`server/src/service.rs`), and what accept4(2) itself costs is below 1 % of any
+//! delay worth setting. It refuses to guess: without an `accept-delay`, the acceptors go as fast as the CPUs let them, which
+//! no record tells, an acceptor that serves a connection to its end before the next one (engine blocking) takes longer than its
+//! delay, and a closed loop has no arrival rate of its own.
+
+use loadgen::opts::{ArrivalKind, RunTime};
+use server::opts::{AcceptDelay, Engine, Handler};
+
+use super::{Better, Quantity, Unit};
+use crate::results::{Topology, Trial};
+
+pub(super) const DEMAND: &[Quantity] = &[
+    Quantity {
+        name: "arrival-rate",
+        title: "arrival rate λ",
+        unit: Unit::PerSecond,
+        better: Better::Neither,
+        help: "Attempts planned per second of the measured phase; SYNs sent again are not in it; no value in a closed loop",
+        read: arrival_rate,
+    },
+    Quantity {
+        name: "service-rate",
+        title: "service rate µ",
+        unit: Unit::PerSecond,
+        better: Better::Neither,
+        help: "Connections that all acceptors can take per second: acceptors / mean accept-delay; no value without accept-delay or with engine blocking",
+        read: service_rate,
+    },
+    Quantity {
+        name: "utilisation",
+        title: "utilisation ρ",
+        unit: Unit::Ratio,
+        better: Better::Neither,
+        help: "Arrival rate / service rate; above 1 the queue fills whatever its size",
+        read: |trial| Some(arrival_rate(trial)? / service_rate(trial)?),
+    },
+    Quantity {
+        name: "burst-size",
+        title: "burst size",
+        unit: Unit::Count,
+        better: Better::Neither,
+        help: "Attempts planned for the same instant; no value unless arrivals come in bursts",
+        read: |trial| match trial.loadgen.opts.arrivals {
+            ArrivalKind::Burst { size, .. } => Some(f64::from(size.get())),
+            _ => None,
+        },
+    },
+];
+
+fn arrival_rate(trial: &Trial) -> Option<f64> {
+    let books = &trial.loadgen;
+    if matches!(books.opts.arrivals, ArrivalKind::Closed(_)) {
+        return None;
+    }
+    let measured_ns = match (trial.topology, books.opts.duration) {
+        // The window begins at its origin.
+        (Topology::Attached, _) => books.monotonic_ns.saturating_sub(books.origin_ns),
+        (Topology::Veth | Topology::Loopback, RunTime::For(span)) => span.as_ns(),
+        (Topology::Veth | Topology::Loopback, RunTime::Forever) => 0,
+    };
+    (measured_ns > 0).then(|| books.measured.planned as f64 / (measured_ns as f64 / 1e9))
+}
+
+fn service_rate(trial: &Trial) -> Option<f64> {
+    let opts = &trial.server.opts;
+    if opts.engine == Engine::Blocking && opts.handler == Handler::Inline {
+        return None;
+    }
+    match opts.accept_delay {
+        AcceptDelay::None => None,
+        AcceptDelay::Sleep(mean) | AcceptDelay::Exponential(mean) | AcceptDelay::Spin(mean) => {
+            Some(f64::from(opts.acceptors.get()) / (mean.as_ns() as f64 / 1e9))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn read(name: &str, trial: &Trial) -> Option<f64> {
+        Quantity::named(name).unwrap().of(trial)
+    }
+
+    #[test]
+    fn utilisation_is_what_is_asked_of_what_can_be_done() {
+        let mut trial = testing::trial(0);
+        trial.loadgen.opts.duration = "500ms".parse().unwrap();
+        assert_eq!(read("arrival-rate", &trial), Some(2000.0), "1000 planned in half a second");
+        assert_eq!((read("service-rate", &trial), read("utilisation", &trial)), (None, None), "no accept-delay");
+        for delay in ["500us", "exp:500us", "spin:500us"] {
+            trial.server.opts.accept_delay = delay.parse().unwrap();
+            assert_eq!(read("service-rate", &trial), Some(2000.0), "{delay}");
+        }
+        trial.server.opts.acceptors = "2".parse().unwrap();
+        assert_eq!(read("utilisation", &trial), Some(0.5));
+        trial.server.opts.engine = Engine::Blocking;
+        assert_eq!(read("service-rate", &trial), None, "the time a connection is served adds to the delay");
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_rate_and_only_bursts_have_a_size() {
+        let mut trial = testing::trial(0);
+        assert_eq!(read("burst-size", &trial), None);
+        trial.loadgen.opts.arrivals = "burst:400/500ms".parse().unwrap();
+        assert_eq!(read("burst-size", &trial), Some(400.0));
+        trial.loadgen.opts.arrivals = "closed:64".parse().unwrap();
+        assert_eq!((read("arrival-rate", &trial), read("burst-size", &trial)), (None, None));
+    }
+
+    #[test]
+    fn in_a_window_the_rate_is_the_windows() {
+        let mut trial = testing::trial(0);
+        trial.topology = Topology::Attached;
+        assert_eq!(read("arrival-rate", &trial), Some(500.0), "1000 planned from 1 s to 3 s");
+    }
+}
