@@ -1,15 +1,16 @@
 //! report.md: everything a reader needs to judge a run, and to run it again. A function of what is stored, so it can be
 //! written again from the trials at any time.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(crate) mod facts;
 
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
 use crate::explanation;
 use crate::format;
 use crate::quantity::{Quantity, UnknownQuantity};
+use crate::report::facts::LedgerLine;
 use crate::results::Trial;
-use crate::screen::{Place, Screen};
+use crate::screen::Screen;
 use crate::summary::Summary;
 
 /// Quantities that the tables show, after the one that answers the question.
@@ -44,9 +45,7 @@ impl Report<'_> {
     /// [`UnknownQuantity`] never happens with [`SHOWN`] as it is; a test keeps it so.
     pub fn markdown(&self) -> Result<String, UnknownQuantity> {
         let mut sections = vec![self.opening(), self.findings()?, self.expectations(), self.invalid()];
-        let mut names = SHOWN.to_vec();
-        names.retain(|name| *name != self.screen.quantity.name);
-        names.insert(0, self.screen.quantity.name);
+        let names = self.shown();
         let summary = Summary::of(self.screen.design, self.trials, &names)?;
         let quantities = names.iter().map(|name| Quantity::named(name)).collect::<Result<Vec<_>, _>>()?;
         for grid in 0..self.screen.design.grids.len() {
@@ -56,6 +55,14 @@ impl Report<'_> {
         sections.extend([self.ledger(), self.sysctls(), self.warnings(), self.environment(), self.reproduce()]);
         sections.retain(|section| !section.is_empty());
         Ok(sections.join("\n"))
+    }
+
+    /// Names of the quantities in the tables, the one that answers the question first.
+    pub(crate) fn shown(&self) -> Vec<&'static str> {
+        let mut names = SHOWN.to_vec();
+        names.retain(|name| *name != self.screen.quantity.name);
+        names.insert(0, self.screen.quantity.name);
+        names
     }
 
     fn opening(&self) -> String {
@@ -78,23 +85,7 @@ impl Report<'_> {
             body.push_str(&findings.method());
             body.push_str("\n\n");
         }
-        let header = ["cell", "against", "metric", "medians", "effect", "adjusted p", "judgement"].map(str::to_owned);
-        let words = |cell: usize| self.screen.design.cells.get(cell).map(|cell| self.screen.design.describe(cell));
-        let mut rows = Vec::new();
-        for contrast in &findings.contrasts {
-            let quantity = Quantity::named(&contrast.metric)?;
-            let [from, to] = contrast.medians;
-            rows.push(vec![
-                contrast.name.clone(),
-                words(contrast.baseline).unwrap_or_default(),
-                quantity.title.to_owned(),
-                format::change(from, to, quantity.unit),
-                contrast.effect_and_interval(quantity.unit),
-                contrast.p.map_or_else(|| "–".to_owned(), format::p_value),
-                contrast.judgement_in_words(),
-            ]);
-        }
-        body.push_str(&table(&header, &rows));
+        body.push_str(&table(&facts::CONTRAST.map(str::to_owned), &facts::contrasts(self.screen.design, findings)?));
         Ok(section("Findings", &body))
     }
 
@@ -120,29 +111,15 @@ impl Report<'_> {
 
     /// Per line: how many trials balance, and the equation of the one that is furthest off (or of the first).
     fn ledger(&self) -> String {
-        let numbers: BTreeSet<u8> =
-            self.trials.iter().flat_map(|trial| &trial.ledger.lines).map(|line| line.number).collect();
-        let mut rows = Vec::new();
-        for number in numbers {
-            let lines: Vec<_> = self
-                .trials
-                .iter()
-                .filter_map(|trial| Some((trial.trial, trial.ledger.lines.iter().find(|line| line.number == number)?)))
-                .collect();
-            let balanced = lines.iter().filter(|(_, line)| line.balances()).count();
-            // max_by_key keeps the last of equals; reversed, that is the first trial.
-            let Some((trial, worst)) = lines.iter().rev().max_by_key(|(_, line)| line.residual.unsigned_abs()) else {
-                continue;
-            };
-            let derived =
-                if lines.iter().any(|(_, line)| line.derived) { " (derived where cookies were sent)" } else { "" };
-            rows.push(vec![
-                format!("{number} {}{derived}", worst.name),
-                format!("{balanced}/{}", lines.len()),
-                worst.residual.to_string(),
-                format!("trial {trial}: {}", worst.equation),
-            ]);
-        }
+        let row = |line: LedgerLine<'_>| {
+            vec![
+                line.title,
+                format!("{}/{}", line.balanced.0, line.balanced.1),
+                line.worst.residual.to_string(),
+                format!("trial {}: {}", line.trial, line.worst.equation),
+            ]
+        };
+        let rows: Vec<Vec<String>> = facts::ledger(self.trials).into_iter().map(row).collect();
         if rows.is_empty() {
             return String::new();
         }
@@ -151,21 +128,13 @@ impl Report<'_> {
 
     /// Effective sysctls that were not the same everywhere, by value.
     fn sysctls(&self) -> String {
-        let mut seen = BTreeMap::<&str, BTreeMap<&str, BTreeSet<usize>>>::new();
-        for trial in self.trials {
-            for (name, value) in &trial.sysctls {
-                seen.entry(name).or_default().entry(value).or_default().insert(trial.cell);
-            }
-        }
-        let cells = |cells: &BTreeSet<usize>| {
-            let known = cells.iter().filter_map(|index| self.screen.design.cells.get(*index));
-            known.map(|cell| self.screen.design.describe(cell)).collect::<Vec<_>>().join("; ")
-        };
-        let rows: Vec<Vec<String>> = seen
+        let rows: Vec<Vec<String>> = facts::sysctls(self.trials)
             .iter()
             .filter(|(_, values)| values.len() > 1)
             .flat_map(|(name, values)| values.iter().map(move |(value, of)| (name, value, of)))
-            .map(|(name, value, of)| vec![(*name).to_owned(), (*value).to_owned(), cells(of)])
+            .map(|(name, value, of)| {
+                vec![(*name).to_owned(), (*value).to_owned(), facts::cells_in_words(self.screen.design, of)]
+            })
             .collect();
         if rows.is_empty() {
             return String::new();
@@ -174,37 +143,14 @@ impl Report<'_> {
         section("Sysctls that differ", &table(&header, &rows))
     }
 
-    /// Warnings of trials and of both ends, each once, with how many trials had it.
     fn warnings(&self) -> String {
-        let mut seen = BTreeMap::<(&str, &str), BTreeSet<usize>>::new();
-        for trial in self.trials {
-            let all = trial.warnings.iter().chain(&trial.server.warnings).chain(&trial.loadgen.warnings);
-            for warning in all {
-                seen.entry((&warning.cause, &warning.hint)).or_default().insert(trial.trial);
-            }
-        }
-        let rows = seen
-            .iter()
-            .map(|((cause, hint), trials)| format!("- {cause} ({hint}): {}\n", format::plural(trials.len(), "trial")))
-            .chain(self.screen.notes.iter().map(|note| format!("- {note}\n")));
-        section("Warnings and notes", &rows.collect::<String>())
+        section("Warnings and notes", &list(&facts::warnings(self.trials, self.screen.notes)))
     }
 
     fn environment(&self) -> String {
-        let caveat = match self.screen.place {
-            Place::Lab { cpus } => {
-                let cpus = format::plural(cpus, "CPU");
-                format!("both ends share {cpus}: rates are not those of a network card")
-            }
-            Place::Attached(attached) => format!(
-                "of the runner; attached to the server at {} and the load generators at {}, sysctls in {}",
-                attached.server,
-                attached.loadgens.join(", "),
-                attached.sysctl_path.display()
-            ),
-        };
-        let rows = self.environment.iter().chain([&caveat]).map(|line| format!("- {line}\n"));
-        section("Environment", &rows.collect::<String>())
+        let mut lines = self.environment.to_vec();
+        lines.push(facts::caveat(self.screen.place));
+        section("Environment", &list(&lines))
     }
 
     fn reproduce(&self) -> String {
@@ -247,7 +193,7 @@ fn explained(part: &explanation::Section) -> String {
 }
 
 /// The spread stands beside the median where it reads differently.
-fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> String {
+pub(crate) fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> String {
     let median = crate::table::median(summary, cell, quantity);
     let Some(spread) = summary.spread(cell, quantity.name) else { return median };
     let (name, ends) = match spread.interval {
@@ -258,6 +204,12 @@ fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> Str
         ends if ends == median => median,
         ends => format!("{median} ({name} {ends})"),
     }
+}
+
+/// A Markdown list.
+fn list(lines: &[String]) -> String {
+    let line = |line: &String| format!("- {line}\n");
+    lines.iter().map(line).collect()
 }
 
 /// A section with a heading; nothing when it is empty.

@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+
 use telemetry::Warning;
 
 use super::*;
 use crate::expectation::{Expectation, Outcome};
+use crate::screen::Place;
 use crate::testing;
 
 const LOW: &[(u64, u64)] = &[(170, 800), (172, 800), (174, 800)];
@@ -34,7 +37,7 @@ fn markdown_of(cells: [&[(u64, u64)]; 3], bend: impl FnOnce(&mut [Trial])) -> St
         expectations: &expectations,
         notes: &[],
         place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.md",
+        report: "results/latest/report.html",
         next: None,
     };
     let environment = ["Linux 6.18 x86_64".to_owned()];
