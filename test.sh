@@ -43,7 +43,8 @@ needed="cc gcc
 promtool prometheus
 prometheus prometheus
 setpriv util-linux
-ss iproute2"
+ss iproute2
+chromium chromium"
 
 missing_packages() {
     local program package
@@ -188,7 +189,8 @@ section "lints"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 
 section "tests"
-ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 cargo test --locked --workspace
+ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 ACCEPTBENCH_REQUIRE_CHROMIUM=1 \
+    cargo test --locked --workspace
 
 section "shipped experiments"
 "${CARGO_TARGET_DIR:-target}/debug/acceptbench" check experiments/*.toml

@@ -14,6 +14,7 @@ use study::condition::Condition;
 use telemetry::admin::Listen;
 use telemetry::log::LogOpts;
 
+use crate::base_url::BaseUrl;
 use crate::terminal;
 pub(crate) use desk::{CompareArgs, CompletionsArgs, DoctorArgs, ListArgs, ManArgs, OpenMetrics};
 
@@ -167,6 +168,9 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "",
           value_parser = OpenMetrics::parse)]
     pub(crate) openmetrics: Option<OpenMetrics>,
+    /// Address of a Grafana that has the run's metrics: report.html then links each trial to its time on a dashboard.
+    #[arg(long, value_name = "URL")]
+    pub(crate) grafana: Option<BaseUrl>,
 }
 
 /// Arguments of `probe`.

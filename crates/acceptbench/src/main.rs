@@ -1,5 +1,6 @@
 //! acceptbench: what happens to connections at the accept path, and which knob changes it.
 
+mod base_url;
 mod check;
 mod cli;
 mod compare;

@@ -9,12 +9,14 @@ use kernel::environment::Environment;
 use lab::{Experiment, Stored};
 use study::expectation::{Judgement, Outcome};
 use study::finding::{Comparison, Findings};
+use study::html::Page;
 use study::quantity::Quantity;
 use study::report::Report;
 use study::results::{Attached, Trial};
 use study::screen::{self, Place, Screen};
 use study::summary::Summary;
 
+use crate::base_url::BaseUrl;
 use crate::cli::{OpenMetrics, ReportArgs};
 use crate::exit::{End, Failure};
 use crate::terminal::{note, say};
@@ -58,7 +60,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     }
     let answer = answer.noting(notes);
     say(&answer.screen(&stored.experiment, &args.directory));
-    write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref())
+    let grafana = args.grafana.as_ref().map(BaseUrl::as_str);
+    write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref(), grafana)
         .map_err(Failure::requirement)?;
     if let Some(file) = &args.openmetrics {
         let file = match file {
@@ -164,7 +167,7 @@ impl Answer {
 
     /// The first screen.
     pub(crate) fn screen(&self, experiment: &Experiment, directory: &Path) -> String {
-        let report = directory.join("report.md").display().to_string();
+        let report = directory.join("report.html").display().to_string();
         let next = experiment.next.as_ref().map(|name| format!("acceptbench run {name}"));
         screen::render(&self.to_screen(experiment, &report, next.as_deref()), WIDTH)
     }
@@ -205,13 +208,14 @@ impl Answer {
     }
 }
 
-/// Writes what is made from the trials: `summary.json`, `trials.csv`, `report.md`.
+/// Writes what is made from the trials: `summary.json`, `trials.csv`, `report.md`, `report.html`.
 pub(crate) fn write_files(
     directory: &Path,
     experiment: &Experiment,
     trials: &[Trial],
     answer: &Answer,
     environment: Option<&Environment>,
+    grafana: Option<&str>,
 ) -> anyhow::Result<()> {
     let write = |name: &str, text: &str| {
         let path = directory.join(name);
@@ -229,7 +233,15 @@ pub(crate) fn write_files(
     let screen = answer.to_screen(experiment, "", None);
     let environment = environment.map(describe).unwrap_or_default();
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
-    write("report.md", &report.markdown()?)
+    write("report.md", &report.markdown()?)?;
+    let page = Page { report, run: &run_name(directory), analysis: experiment.analysis.as_deref(), grafana };
+    write("report.html", &page.html()?)
+}
+
+/// The run's name: that of the directory itself, not of a link to it.
+fn run_name(directory: &Path) -> String {
+    let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Does a cell have places in the order, and no record that counts in half of them or more? Retries are no places.

@@ -102,7 +102,7 @@ fn conclude(show: &Show<'_>, directory: &Path, ended: Result<Finished, RunError>
         Some(answer.noting(notes(experiment, directory, &finished)))
     };
     let written = answer.as_ref().map_or(Ok(()), |answer| {
-        write_files(&finished.path, experiment, &finished.trials, answer, Some(&finished.environment))
+        write_files(&finished.path, experiment, &finished.trials, answer, Some(&finished.environment), None)
     });
     let end = match (finished.failure, written, &answer) {
         (Some(error), ..) => Err(failure(error)),

@@ -11,6 +11,7 @@ pub mod expectation;
 pub mod explanation;
 pub mod finding;
 pub mod format;
+pub mod html;
 pub mod inert;
 pub mod interval;
 pub mod ledger;

@@ -58,7 +58,7 @@ pub enum Place<'a> {
 
 impl Place<'_> {
     /// What the run did to its surroundings, in two words.
-    fn trace(self) -> &'static str {
+    pub(crate) fn trace(self) -> &'static str {
         match self {
             Self::Lab { .. } => "host untouched",
             Self::Attached(Attached { restored: true, .. }) => "sysctls restored",

@@ -22,7 +22,7 @@ fn rendered<'a>(design: &'a Design, trials: &[Trial], bend: impl FnOnce(&mut Scr
         expectations: &[],
         notes: &[],
         place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.md",
+        report: "results/latest/report.html",
         next: Some("acceptbench run phantoms"),
     };
     bend(&mut screen);
@@ -56,7 +56,7 @@ Answer  raising one alone changed nothing; both to 1024: 17.2 → 100 %, p99 800
         2.00 ms; sustained overload: no level stands out beyond the spread
         (served of planned 61.0 %)
 Ledger  36/36 balance      Both ends share 2 CPUs: rates are not your NIC's.
-Report  results/latest/report.md    next: acceptbench run phantoms
+Report  results/latest/report.html    next: acceptbench run phantoms
 ";
     assert_eq!(text, expected);
     assert_fits(&text);
@@ -163,7 +163,7 @@ fn long_questions_and_notes_are_wrapped_under_their_beginning() {
     assert!(text.contains("\nNote    net.ipv4"), "{text}");
     assert!(text.contains("so SYNs\n        are sent again after 1, 3 and 7 s\n"), "{text}");
     assert!(text.contains("share one CPU"), "{text}");
-    assert!(text.ends_with("Report  results/latest/report.md\n"), "{text}");
+    assert!(text.ends_with("Report  results/latest/report.html\n"), "{text}");
 }
 
 #[test]

@@ -143,6 +143,13 @@ fn nothing_between_two_equal_readings_is_nothing() {
 }
 
 #[test]
+fn a_window_has_no_depths_over_time() {
+    let mut books = server([1; 4], &[]);
+    books.depths = vec![server::Depths { step_ns: 5, deepest: vec![Some(3)] }];
+    assert_eq!(server_since(&books, &books).depths, []);
+}
+
+#[test]
 fn a_generator_is_judged_by_the_window() {
     let mut early = loadgen([0; 4], &[1]);
     early.measured.lag = histogram(&[500_000_000; 100]);
