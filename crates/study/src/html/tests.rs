@@ -137,9 +137,11 @@ fn its_figures_are_those_of_the_markdown() {
 fn its_trials_are_those_of_the_csv() {
     let (design, mut trials) = two_grids();
     trials[1].invalid = vec!["line 5 is off by 3".to_owned()];
+    trials[2].retry = 1;
     trials[1].ledger.lines[4].residual = 3;
     let html = text(&both(&design, &trials, None).0);
     assert!(html.contains("1 somaxconn 16, backlog 16 1 no: line 5 is off by 3 17.2 % 800 ms"), "{html}");
+    assert!(html.contains("2, retry 1 somaxconn 16, backlog 16 2 yes"), "{html}");
     assert!(html.contains("14 sustained overload: backlog 16 2 yes 17.4 % 800 ms"), "{html}");
     assert!(html.contains("trial 1 (somaxconn 16, backlog 16), line 5 request-sockets: phantoms 10"), "{html}");
     assert!(html.contains("1 somaxconn 16, backlog 16 0 0 0 0 3 0 0"), "residuals line by line: {html}");

@@ -46,6 +46,12 @@ impl Dashboards<'_> {
     }
 }
 
+/// A trial's number, and which of its records this is.
+fn number(trial: &Trial) -> Field {
+    let retry = if trial.retry > 0 { format!(", retry {}", trial.retry) } else { String::new() };
+    Field::number(&format!("{}{retry}", trial.trial), Some(trial.trial as f64))
+}
+
 /// Text as a part of an address's query.
 fn in_url(text: &str) -> String {
     let mut url = String::new();
@@ -82,7 +88,7 @@ pub(super) fn table(report: &Report<'_>, quantities: &[&Quantity], dashboards: &
         let steps = trial.timings;
         let took = (steps.set_up_ms + steps.load_ms + steps.drain_ms + steps.tear_down_ms) / 1e3;
         let mut row = vec![
-            Field::number(&trial.trial.to_string(), Some(trial.trial as f64)),
+            number(trial),
             Field::text(&trial.name),
             Field::number(&trial.block.to_string(), Some(trial.block as f64)),
             counts,
@@ -129,7 +135,7 @@ pub(super) fn ledger(report: &Report<'_>) -> String {
     columns
         .extend(lines.iter().zip(&numbers).map(|(line, number)| Column::new(&format!("line {number}"), &line.title)));
     let residuals = |trial: &Trial| {
-        let mut row = vec![Field::number(&trial.trial.to_string(), Some(trial.trial as f64)), Field::text(&trial.name)];
+        let mut row = vec![number(trial), Field::text(&trial.name)];
         row.extend(numbers.iter().map(|number| match trial.ledger.lines.iter().find(|line| line.number == *number) {
             None => Field::number("–", None),
             Some(line) if line.balances() => Field::number(&line.residual.to_string(), Some(line.residual as f64)),
