@@ -234,14 +234,8 @@ pub(crate) fn write_files(
     let environment = environment.map(describe).unwrap_or_default();
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
     write("report.md", &report.markdown()?)?;
-    let page = Page { report, run: &run_name(directory), analysis: experiment.analysis.as_deref(), grafana };
+    let page = Page { report, run: &run_name(directory)?, analysis: experiment.analysis.as_deref(), grafana };
     write("report.html", &page.html()?)
-}
-
-/// The run's name: that of the directory itself, not of a link to it.
-fn run_name(directory: &Path) -> String {
-    let path = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Does a cell have places in the order, and no record that counts in half of them or more? Retries are no places.
