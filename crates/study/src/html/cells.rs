@@ -47,7 +47,7 @@ impl Cells<'_> {
             Column::plain(&if alone { level.label.clone() } else { format!("{} {}", columns.label, level.label) })
         }));
         Table {
-            caption: format!("{}: median and spread", quantity.title),
+            caption: format!("{}: median, and range unless it says CI", quantity.title),
             columns: header,
             rows: rows.into_iter().map(row).collect(),
             class: "matrix",
@@ -74,7 +74,7 @@ impl Cells<'_> {
         let mut html = format!("<span class=\"heat\" style=\"--part:{part:.2}\"><b>{}</b>", escape(figure));
         if !range.is_empty() {
             // Writing to a String cannot fail.
-            let _ = write!(html, "<small>{}</small>", escape(range.trim_end_matches(')')));
+            let _ = write!(html, "<small>{}</small>", escape(range.trim_end_matches(')').trim_start_matches("range ")));
         }
         if let Some(word) = self.judgement(cell, quantity) {
             let _ = write!(html, "<small>{word}</small>");

@@ -69,6 +69,7 @@ impl<'a> Sections<'a> {
         let mut sections = vec![
             Section { id: "cells", title: "Cells", html: self.cells() },
             Section { id: "findings", title: "Findings", html: self.findings()? },
+            Section { id: "why", title: "Why", html: self.explanation() },
             Section { id: "latency", title: "Latency", html: self.latency() },
             Section { id: "depth", title: "Accept queue over time", html: self.depth() },
             Section { id: "expectations", title: "Expectations", html: self.expectations() },
@@ -135,6 +136,22 @@ impl<'a> Sections<'a> {
         Ok(html)
     }
 
+    /// What bound each cell, what cannot have mattered, and what theory says.
+    fn explanation(&self) -> String {
+        each(self.page.report.screen.summary.explanation.sections(), |part| {
+            // What Markdown would show in italics.
+            let field = |text: &String| Field::text(text.trim_matches('*'));
+            let rows = part.rows.iter().map(|row| row.iter().map(field).collect());
+            let table = Table {
+                caption: part.note.to_owned(),
+                columns: part.header.iter().map(|title| Column::plain(title)).collect(),
+                rows: rows.collect(),
+                class: "sortable",
+            };
+            format!("<h3>{}</h3>\n{}{}", escape(part.title), table.html(), list(&part.warnings))
+        })
+    }
+
     /// Tables and charts of one quantity, which is chosen on the page, then the table of all.
     fn cells(&mut self) -> String {
         let mut html = "<fieldset class=\"choices\"><legend>Show</legend>".to_owned();
@@ -168,8 +185,8 @@ impl<'a> Sections<'a> {
             html.push_str(&self.of_grid(grid).table(self.quantities));
         }
         html.push_str(
-            "<p class=\"note\">λ is attempts planned per second of the measured phase. µ is acceptors / mean accept-delay: it has no \
-             value where no delay was asked for, since how fast a CPU accepts is not recorded. ρ = λ / µ.</p></details>\n",
+            "<p class=\"note\">λ is attempts planned per second of the measured phase. µ is acceptors / mean service time: it has \
+             no value without an accept-delay, since how fast a CPU accepts is not recorded. ρ = λ / µ.</p></details>\n",
         );
         html
     }

@@ -17,7 +17,8 @@ const EVIL: &str = "</script><img src=x onerror=alert(1)>\"'&{{body}}";
 /// A page and its report.md, of these trials.
 fn both(design: &Design, trials: &[Trial], grafana: Option<&str>) -> (String, String) {
     let quantity = Quantity::named("served-ratio").unwrap();
-    let mut summary = Summary::of(design, trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    let summary = Summary::of(design, trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
+    let mut summary = summary.explained(design, trials, 0.05);
     let baselines: Vec<usize> =
         (0..design.grids.len()).filter_map(|grid| Some(design.cells_of(grid).next()?.index)).collect();
     let comparison = Comparison {
@@ -146,6 +147,21 @@ fn its_trials_are_those_of_the_csv() {
     assert!(html.contains("trial 1 (somaxconn 16, backlog 16), line 5 request-sockets: phantoms 10"), "{html}");
     assert!(html.contains("1 somaxconn 16, backlog 16 0 0 0 0 3 0 0"), "residuals line by line: {html}");
     assert!(html.contains("trials count 14/15 ledgers balance 14/15"), "{html}");
+}
+
+#[test]
+fn what_bound_the_cells_is_told_as_in_the_markdown() {
+    let (design, trials) = two_grids();
+    let (html, markdown) = both(&design, &trials, None);
+    let html = text(&html);
+    let (_, bound) = markdown.split_once("## What bound each cell").unwrap();
+    let rows: Vec<&str> = bound.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")).collect();
+    assert_eq!(rows.len(), 6, "a heading and five cells: {bound}");
+    for row in rows {
+        let fields = row.trim_matches('|').replace('*', "");
+        let fields = fields.split('|').map(str::trim).collect::<Vec<_>>().join(" ");
+        assert!(html.contains(&fields), "{fields} is not in {html}");
+    }
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! What is asked of the acceptors and what they can do: arrival rate, service rate, utilisation, burst size.
 //!
-//! The service rate is the reciprocal of the service time that was asked for (`accept-delay`), times the acceptors: a
-//! backlogged acceptor keeps it exactly (`server/src/service.rs`), and what accept4(2) itself costs is below 1 % of any
-//! delay worth setting. It refuses to guess: without an `accept-delay`, the acceptors go as fast as the CPUs let them, which
-//! no record tells, an acceptor that serves a connection to its end before the next one (engine blocking) takes longer than its
-//! delay, and a closed loop has no arrival rate of its own.
+//! The service rate is acceptors / mean service time, as the acceptors measured it in this trial; in records that hold no
+//! such time, as it was asked for (`accept-delay`), which a backlogged acceptor keeps exactly (`server/src/service.rs`). It
+//! refuses to guess: without an `accept-delay`, the acceptors go as fast as the CPUs let them, which no record tells, an
+//! acceptor that serves a connection to its end before the next one (engine blocking) may take longer than its service time,
+//! and a closed loop has no arrival rate of its own.
 
 use loadgen::opts::{ArrivalKind, RunTime};
 use server::opts::{AcceptDelay, Engine, Handler};
 
-use super::{Better, Quantity, Unit};
+use super::{Better, Quantity, Unit, ratio};
 use crate::results::{Topology, Trial};
 
 pub(super) const DEMAND: &[Quantity] = &[
@@ -26,7 +26,7 @@ pub(super) const DEMAND: &[Quantity] = &[
         title: "service rate µ",
         unit: Unit::PerSecond,
         better: Better::Neither,
-        help: "Connections that all acceptors can take per second: acceptors / mean accept-delay; no value without accept-delay or with engine blocking",
+        help: "Connections that all acceptors can take per second: acceptors / mean service time; no value without accept-delay or with engine blocking",
         read: service_rate,
     },
     Quantity {
@@ -69,12 +69,16 @@ fn service_rate(trial: &Trial) -> Option<f64> {
     if opts.engine == Engine::Blocking && opts.handler == Handler::Inline {
         return None;
     }
-    match opts.accept_delay {
-        AcceptDelay::None => None,
-        AcceptDelay::Sleep(mean) | AcceptDelay::Exponential(mean) | AcceptDelay::Spin(mean) => {
-            Some(f64::from(opts.acceptors.get()) / (mean.as_ns() as f64 / 1e9))
-        }
-    }
+    let asked_ns = match opts.accept_delay {
+        AcceptDelay::None => return None,
+        AcceptDelay::Sleep(mean)
+        | AcceptDelay::Exponential(mean)
+        | AcceptDelay::Spin(mean)
+        | AcceptDelay::SpinExponential(mean) => mean.as_ns() as f64,
+    };
+    let measured_ns = ratio(trial.server.total(|acceptor| acceptor.service_ns), trial.server.accepted());
+    let mean_ns = measured_ns.filter(|ns| *ns > 0.0).unwrap_or(asked_ns);
+    Some(f64::from(opts.acceptors.get()) / (mean_ns / 1e9))
 }
 
 #[cfg(test)]
@@ -98,6 +102,8 @@ mod tests {
         }
         trial.server.opts.acceptors = "2".parse().unwrap();
         assert_eq!(read("utilisation", &trial), Some(0.5));
+        trial.server.acceptors[0].service_ns = 790 * 625_000;
+        assert_eq!(read("service-rate", &trial), Some(3200.0), "what was measured is believed: 790 accepted");
         trial.server.opts.engine = Engine::Blocking;
         assert_eq!(read("service-rate", &trial), None, "the time a connection is served adds to the delay");
     }
