@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod binding;
+pub mod capacity;
 pub mod compare;
 pub mod condition;
 pub mod csv;
@@ -23,6 +24,7 @@ pub mod reach;
 pub mod report;
 pub mod results;
 pub mod screen;
+pub mod search;
 pub mod settings;
 pub mod student;
 pub mod summary;

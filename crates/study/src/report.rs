@@ -3,6 +3,7 @@
 
 pub(crate) mod facts;
 
+use crate::capacity::Capacity;
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
 use crate::explanation;
@@ -11,6 +12,7 @@ use crate::quantity::{Quantity, UnknownQuantity};
 use crate::report::facts::LedgerLine;
 use crate::results::Trial;
 use crate::screen::Screen;
+use crate::search::AGREE;
 use crate::summary::Summary;
 
 /// Quantities that the tables show, after the one that answers the question.
@@ -48,8 +50,12 @@ impl Report<'_> {
         let names = self.shown();
         let summary = Summary::of(self.screen.design, self.trials, &names)?;
         let quantities = names.iter().map(|name| Quantity::named(name)).collect::<Result<Vec<_>, _>>()?;
-        for grid in 0..self.screen.design.grids.len() {
-            sections.push(grid_table(self.screen.design, grid, &summary, &quantities));
+        match &self.screen.summary.capacity {
+            Some(capacity) => sections.push(searched(capacity)),
+            None => sections.extend(
+                (0..self.screen.design.grids.len())
+                    .map(|grid| grid_table(self.screen.design, grid, &summary, &quantities)),
+            ),
         }
         sections.extend(self.screen.summary.explanation.sections().iter().map(explained));
         sections.extend([self.ledger(), self.sysctls(), self.warnings(), self.environment(), self.reproduce()]);
@@ -69,7 +75,7 @@ impl Report<'_> {
         let Screen { name, question, summary, .. } = self.screen;
         format!(
             "# {name}\n\n{question}\n\n**Answer:** {}\n\n{}, {} valid, {} with a balanced ledger.\n",
-            self.screen.evidence().sentence(),
+            self.screen.answer(),
             format::plural(summary.trials, "trial"),
             summary.valid,
             summary.balanced,
@@ -177,6 +183,19 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
     let note = "Median of the valid trials and their range; from six trials on an interval (CI) that covers the median as often \
                 as it says, by order statistics. The unit is the trial.\n\n";
     section(&title, &format!("{note}{}", table(&header, &rows)))
+}
+
+/// The capacity of each cell, and the levels it rests on.
+fn searched(capacity: &Capacity) -> String {
+    let note = format!(
+        "The highest {} at which `{}` still holds. A level is decided by the majority of its first trials; the interval \
+         reaches from a level at which all of {AGREE} trials held to one at which all of {AGREE} failed.\n\n",
+        capacity.find, capacity.holds
+    );
+    let cells = ["cell", "held", "failed", "interval", "remark"].map(str::to_owned);
+    let levels = ["cell", "level", "held", "failed", "do not count"].map(str::to_owned);
+    let body = format!("{note}{}\n{}", table(&cells, &capacity.rows()), table(&levels, &capacity.level_rows()));
+    section("Capacity", &body)
 }
 
 /// A section of the explanation.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::Evidence;
+use crate::capacity::Capacity;
 use crate::design::Design;
 use crate::expectation::{Judgement, Outcome};
 use crate::finding::Findings;
@@ -79,9 +80,8 @@ impl Place<'_> {
 /// The screen as lines of at most `width` characters (words longer than that stay whole), each ended by a newline.
 pub fn render(screen: &Screen, width: usize) -> String {
     let mut lines = screen.heading(width);
-    let table = Table { design: screen.design, summary: screen.summary, quantity: screen.quantity, width };
-    lines.extend(table.lines());
-    lines.extend(named("Answer", &screen.evidence().sentence(), width));
+    lines.extend(screen.table(width));
+    lines.extend(named("Answer", &screen.answer(), width));
     if let Some(found) = screen.summary.findings.as_ref().and_then(Findings::sentence) {
         lines.extend(named("Finding", &found, width));
     }
@@ -118,8 +118,16 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// The answer in a sentence.
+    pub fn answer(&self) -> String {
+        self.summary.capacity.as_ref().map_or_else(|| self.evidence().sentence(), Capacity::sentence)
+    }
+
     /// The lines of its table, at most `width` characters long.
     pub fn table(&self, width: usize) -> Vec<String> {
+        if let Some(capacity) = &self.summary.capacity {
+            return capacity.lines().iter().flat_map(|line| wrap(line, width, INDENT)).collect();
+        }
         Table { design: self.design, summary: self.summary, quantity: self.quantity, width }.lines()
     }
 

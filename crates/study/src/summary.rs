@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::Capacity;
 use crate::design::{Cell, Design};
 use crate::explanation::Explanation;
 use crate::finding::Findings;
@@ -34,6 +35,9 @@ pub struct Summary {
     /// What comparing the cells came to; nothing before they were compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Findings>,
+    /// What a search came to; nothing of an experiment without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// Why it went so, see [`Summary::explained`].
     #[serde(default, skip_serializing_if = "Explanation::is_empty")]
     pub explanation: Explanation,
@@ -115,6 +119,7 @@ impl Summary {
             units: quantities.iter().map(|quantity| (quantity.name.to_owned(), quantity.unit)).collect(),
             cells: design.cells.iter().map(|cell| CellSummary::of(design, cell, trials, &quantities)).collect(),
             findings: None,
+            capacity: None,
             explanation: Explanation::default(),
         })
     }

@@ -1,0 +1,270 @@
+//! What a search came to, cell by cell: the capacity, its interval, and the levels that were tried. Shown in the place of the
+//! medians of cells, which would mix levels.
+//!
+//! The answer names the cell with the highest capacity and by how much it leads. A lead is claimed when the two intervals are
+//! apart; an interval with an open end reaches as far as that side goes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::condition::{Condition, ConditionError};
+use crate::design::Design;
+use crate::format;
+use crate::quantity::Unit;
+use crate::results::Trial;
+use crate::search::{Estimate, Outcome, Search};
+use crate::table::width;
+
+/// The capacity of every cell of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Capacity {
+    /// The setting that was searched, by its full name.
+    pub find: String,
+    /// What held up to the capacity.
+    pub holds: Condition,
+    /// The least and the greatest level.
+    pub between: [u64; 2],
+    /// The cells that were run, in the order of the design.
+    pub cells: Vec<CellCapacity>,
+}
+
+/// The capacity of a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CellCapacity {
+    /// Its index in the design.
+    pub cell: usize,
+    /// It in words.
+    pub name: String,
+    /// What was found.
+    pub estimate: Estimate,
+    /// Every level that was tried, ascending.
+    pub levels: Vec<Tried>,
+}
+
+/// What the trials of a level said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Tried {
+    /// The level.
+    pub level: u64,
+    /// Trials in which the condition held.
+    pub held: usize,
+    /// Trials in which it did not.
+    pub failed: usize,
+    /// Trials that do not count.
+    pub invalid: usize,
+}
+
+impl Capacity {
+    /// Of the cells that have trials.
+    ///
+    /// # Errors
+    /// The condition asks for what is no quantity.
+    pub fn of(search: &Search, design: &Design, trials: &[Trial]) -> Result<Self, ConditionError> {
+        let mut cells = Vec::new();
+        for cell in &design.cells {
+            let outcomes = search.outcomes(cell.index, trials)?;
+            if outcomes.is_empty() {
+                continue;
+            }
+            let mut levels = BTreeMap::<u64, Tried>::new();
+            for (level, outcome) in &outcomes {
+                let empty = Tried { level: *level, held: 0, failed: 0, invalid: 0 };
+                let tried = levels.entry(*level).or_insert(empty);
+                match outcome {
+                    Outcome::Held => tried.held += 1,
+                    Outcome::Failed => tried.failed += 1,
+                    Outcome::Void => tried.invalid += 1,
+                }
+            }
+            cells.push(CellCapacity {
+                cell: cell.index,
+                name: design.describe(cell),
+                estimate: search.state(&outcomes).estimate,
+                levels: levels.into_values().collect(),
+            });
+        }
+        let between = [search.levels.first(), search.levels.last()].map(|level| level.copied().unwrap_or_default());
+        Ok(Self { find: search.find.clone(), holds: search.holds.clone(), between, cells })
+    }
+
+    /// The answer, clauses separated by `; `.
+    pub fn sentence(&self) -> String {
+        let mut known: Vec<&CellCapacity> = self.cells.iter().filter(|cell| cell.estimate.held.is_some()).collect();
+        // A stable sort: the first of equals leads.
+        known.sort_by_key(|cell| std::cmp::Reverse(cell.estimate.held));
+        let mut clauses = Vec::new();
+        match known.as_slice() {
+            [] => clauses.push(format!("no cell held `{}` at {} or above", self.holds, self.value(self.between[0]))),
+            [only] => clauses.push(format!("{} holds up to {}", only.name, self.found(only))),
+            [best, rest @ ..] => {
+                clauses.push(format!("{} holds up to {}", best.name, self.found(best)));
+                let last = rest.len() - 1;
+                for (index, other) in rest.iter().enumerate().filter(|(index, _)| [0, last].contains(index)) {
+                    clauses.push(self.lead(best, other, if index == 0 { "the next" } else { "the least" }));
+                }
+            }
+        }
+        let open: Vec<&str> =
+            self.cells.iter().filter(|cell| !cell.estimate.complete).map(|cell| cell.name.as_str()).collect();
+        if !open.is_empty() {
+            clauses.push(format!("the search is not done for {}", open.join(" and ")));
+        }
+        clauses.join("; ")
+    }
+
+    fn lead(&self, best: &CellCapacity, other: &CellCapacity, place: &str) -> String {
+        let capacities = best.estimate.held.zip(other.estimate.held);
+        let times = capacities.map_or(f64::NAN, |(best, other)| best as f64 / other as f64);
+        let apart = best.estimate.interval[0].zip(other.estimate.interval[1]).is_some_and(|(low, high)| low >= high);
+        if apart {
+            format!("{times:.2} times {place}, {}: {}", other.name, self.found(other))
+        } else {
+            format!("no clear lead over {place}, {}: {}", other.name, self.found(other))
+        }
+    }
+
+    /// `8200/s (8000/s to 8400/s)`.
+    fn found(&self, cell: &CellCapacity) -> String {
+        let held = cell.estimate.held.map_or_else(|| format!("less than {}", self.value(self.between[0])), |l| self.value(l));
+        format!("{held} ({})", self.interval(cell))
+    }
+
+    fn interval(&self, cell: &CellCapacity) -> String {
+        match cell.estimate.interval {
+            [Some(low), Some(high)] => format!("{} to {}", self.value(low), self.value(high)),
+            [Some(low), None] => format!("{} or more", self.value(low)),
+            [None, Some(high)] => format!("{} or less", self.value(high)),
+            [None, None] => "no interval".to_owned(),
+        }
+    }
+
+    fn value(&self, level: u64) -> String {
+        let unit = if self.find == "loadgen.rate" { Unit::PerSecond } else { Unit::Count };
+        format::value(level as f64, unit)
+    }
+
+    /// What is special about a cell, in words; nothing when nothing is.
+    fn remark(&self, cell: &CellCapacity) -> String {
+        let Estimate { unasked, monotone, complete, .. } = cell.estimate;
+        let mut remarks = Vec::new();
+        if let Some(level) = unasked {
+            remarks.push(format!("not the server's limit: trials at {} do not count", self.value(level)));
+        }
+        if !monotone {
+            remarks.push("a level failed below one that held".to_owned());
+        }
+        if !complete {
+            remarks.push("not done".to_owned());
+        }
+        remarks.join("; ")
+    }
+
+    /// The table of the first screen.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let short = self.find.rsplit('.').next().unwrap_or(&self.find);
+        let mut rows = vec![[format!("highest {short}"), "held".to_owned(), "interval".to_owned(), String::new()]];
+        for cell in &self.cells {
+            let held = cell.estimate.held.map_or_else(|| "–".to_owned(), |level| self.value(level));
+            rows.push([cell.name.clone(), held, self.interval(cell), self.remark(cell)]);
+        }
+        let column = |index: usize| rows.iter().map(|row| width(&row[index])).max().unwrap_or(0);
+        let (first, second, third) = (column(0), column(1), column(2));
+        let line = |[name, held, interval, remark]: &[String; 4]| {
+            format!("{name:<first$}  {held:>second$}  {interval:>third$}  {remark}").trim_end().to_owned()
+        };
+        let mut lines: Vec<String> = rows.iter().map(line).collect();
+        lines.push(format!("while {}", self.holds));
+        lines
+    }
+
+    /// The rows of the report's table of cells.
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
+        let row = |cell: &CellCapacity| {
+            let level = |level: Option<u64>| level.map_or_else(|| "–".to_owned(), |level| self.value(level));
+            let Estimate { held, failed, .. } = cell.estimate;
+            vec![cell.name.clone(), level(held), level(failed), self.interval(cell), self.remark(cell)]
+        };
+        self.cells.iter().map(row).collect()
+    }
+
+    /// The rows of the report's table of levels.
+    pub(crate) fn level_rows(&self) -> Vec<Vec<String>> {
+        let row = |cell: &CellCapacity, tried: &Tried| {
+            let counts = [tried.held, tried.failed, tried.invalid].map(|count| count.to_string());
+            [vec![cell.name.clone(), self.value(tried.level)], counts.to_vec()].concat()
+        };
+        self.cells.iter().flat_map(|cell| cell.levels.iter().map(move |tried| row(cell, tried))).collect()
+    }
+
+    /// Is every search done?
+    pub fn is_complete(&self) -> bool {
+        self.cells.iter().all(|cell| cell.estimate.complete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::ladder;
+    use crate::testing;
+
+    fn search() -> Search {
+        Search {
+            find: "loadgen.rate".to_owned(),
+            holds: "served-ratio >= 0.999".parse().unwrap(),
+            levels: ladder([1_000, 16_000], 0.2),
+            votes: 3,
+            tries: 3,
+        }
+    }
+
+    /// Runs every cell to the end; each serves all up to its capacity.
+    fn found(capacities: &[u64]) -> Capacity {
+        let (search, labels) = (search(), ["1", "2", "4"]);
+        let factor = testing::factor("server.acceptors", &labels[..capacities.len()]);
+        let design = testing::design(&[(None, vec![factor])]);
+        let mut trials = Vec::new();
+        for (cell, capacity) in capacities.iter().enumerate() {
+            while let Some(level) = search.state(&search.outcomes(cell, &trials).unwrap()).next {
+                let mut trial = testing::trial(cell);
+                trial.settings.insert(search.find.clone(), level.to_string());
+                testing::serve(&mut trial, if level <= *capacity { 1000 } else { 900 }, 1);
+                trials.push(trial);
+            }
+        }
+        Capacity::of(&search, &design, &trials).unwrap()
+    }
+
+    #[test]
+    fn the_answer_names_the_best_and_by_how_much() {
+        let three = found(&[2_100, 4_200, 8_300]);
+        assert_eq!(
+            three.sentence(),
+            "acceptors 4 holds up to 8000/s (8000/s to 9514/s); 2.00 times the next, acceptors 2: 4000/s (4000/s to \
+             4757/s); 4.00 times the least, acceptors 1: 2000/s (2000/s to 2378/s)"
+        );
+        let equal = found(&[4_200, 4_200]);
+        assert!(equal.sentence().contains("no clear lead over the next, acceptors 2"), "{}", equal.sentence());
+        assert_eq!(found(&[10]).sentence(), "no cell held `served-ratio >= 0.999` at 1000/s or above");
+    }
+
+    #[test]
+    fn the_table_has_a_line_per_cell() {
+        let two = found(&[2_100, 20_000]);
+        let lines = two.lines();
+        assert_eq!(lines[0], "highest rate     held          interval");
+        assert_eq!(lines[1], "acceptors 1    2000/s  2000/s to 2378/s");
+        assert!(lines[2].starts_with("acceptors 2") && lines[2].ends_with("or more"), "{lines:?}");
+        assert_eq!(lines[3], "while served-ratio >= 0.999");
+        assert!(two.is_complete());
+        let tried: usize = two.cells[0].levels.iter().map(|tried| tried.held + tried.failed).sum();
+        assert!((10..=18).contains(&tried), "{tried} trials");
+        assert_eq!(two.level_rows().len(), two.cells.iter().map(|cell| cell.levels.len()).sum::<usize>());
+        let text = serde_json::to_string(&two).unwrap();
+        assert_eq!(serde_json::from_str::<Capacity>(&text).unwrap(), two);
+    }
+}
