@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lab::{Experiment, Resolved};
 use study::finding::Claim;
+use study::search::Search;
 use study::{format, reach};
 
 use crate::cli::CheckArgs;
@@ -22,7 +23,10 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
             "{}: valid; {} × {} = {}, at most {}",
             experiment.name,
             format::plural(experiment.design.cells.len(), "cell"),
-            format::plural(experiment.replicates, "replicate"),
+            match experiment.search {
+                Some(_) => format!("a search of at most {}", format::plural(experiment.blocks(), "trial")),
+                None => format::plural(experiment.replicates, "replicate"),
+            },
             format::plural(experiment.trials(), "trial"),
             format::time(duration(&experiment).as_secs_f64())
         ));
@@ -30,7 +34,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
         for planned in first {
             say(&format!("  {}", experiment.design.describe(&experiment.design.cells[planned.cell])));
         }
-        say(&claims(&experiment));
+        say(&experiment.search.as_ref().map_or_else(|| claims(&experiment), |searched| searched_for(&searched.search)));
         if let Some(kept) = half_open(&experiment) {
             say(&format!("half-open sockets in each trial's own namespaces: {kept}"));
         }
@@ -56,6 +60,14 @@ fn claims(experiment: &Experiment) -> String {
     }
 }
 
+/// What is searched, over which levels.
+fn searched_for(search: &Search) -> String {
+    let [least, greatest] =
+        [search.levels.first(), search.levels.last()].map(|level| level.copied().unwrap_or_default());
+    let levels = format::plural(search.levels.len(), "level");
+    format!("search: the highest {} of {levels} from {least} to {greatest} while {}", search.find, search.holds)
+}
+
 /// How many sockets trials keep half open; nothing when none does.
 fn half_open(experiment: &Experiment) -> Option<String> {
     let counts = || experiment.resolved.iter().map(|cell| cell.half_open);
@@ -75,5 +87,5 @@ pub(crate) fn duration(experiment: &Experiment) -> Duration {
     };
     let cells = experiment.resolved.iter().enumerate();
     let block: Duration = cells.map(|(index, cell)| around(cell) + experiment.measure(index) + OVERHEAD).sum();
-    block * u32::try_from(experiment.replicates).unwrap_or(u32::MAX)
+    block * u32::try_from(experiment.blocks()).unwrap_or(u32::MAX)
 }

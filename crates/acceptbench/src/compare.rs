@@ -49,6 +49,13 @@ impl Side {
 /// Compares and prints.
 pub(crate) fn compare(args: &CompareArgs) -> Result<End, Failure> {
     let (a, b) = (Side::read(&args.one)?, Side::read(&args.other)?);
+    if [&a, &b].iter().any(|side| side.stored.experiment.search.is_some()) {
+        return Err(Failure::Usage(
+            "compare holds trials of equal settings against each other, which those of a [search] are not; read the capacities \
+             of both with acceptbench report"
+                .to_owned(),
+        ));
+    }
     let common = Common::of(&a.stored.experiment, &b.stored.experiment);
     check(&common, args.common)?;
     let compare = &a.stored.experiment.compare;

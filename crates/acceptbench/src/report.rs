@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use kernel::environment::Environment;
 use lab::{Experiment, Stored};
+use study::capacity::Capacity;
 use study::expectation::{Judgement, Outcome};
 use study::finding::{Comparison, Findings};
 use study::html::Page;
@@ -52,8 +53,12 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     let planned = stored.experiment.trials();
     let places = stored.trials.iter().map(|trial| trial.trial).collect::<BTreeSet<_>>().len();
     let mut notes = stored.notes();
-    if places < planned {
-        let directory = args.directory.display();
+    let directory = args.directory.display();
+    if let Some(capacity) = &answer.summary.capacity {
+        if !capacity.is_complete() {
+            notes.push(format!("The search is not done; `acceptbench run --resume {directory}` goes on with it."));
+        }
+    } else if places < planned {
         notes.push(format!(
             "{places} of {planned} trials are stored; `acceptbench run --resume {directory}` runs the others."
         ));
@@ -96,6 +101,10 @@ impl Answer {
         attached: Option<&Attached>,
     ) -> anyhow::Result<Self> {
         let mut answer = Self::of(experiment, trials, attached)?;
+        if experiment.search.is_some() {
+            // Medians of a cell would mix its levels.
+            return Ok(answer);
+        }
         let compare = &experiment.compare;
         let metrics = compare.metrics.iter().map(|name| Quantity::named(name)).collect::<Result<Vec<_>, _>>()?;
         let comparison = Comparison {
@@ -130,11 +139,13 @@ impl Answer {
                 experiment.part.is_whole() || !outcome.as_ref().is_ok_and(about_none)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let summary = Summary::of(&experiment.design, trials, &names)?.explained(
-            &experiment.design,
-            trials,
-            experiment.compare.smallest_effect,
-        );
+        let mut summary = Summary::of(&experiment.design, trials, &names)?;
+        match &experiment.search {
+            Some(searched) => {
+                summary.capacity = Some(Capacity::of(&searched.search, &experiment.design, trials)?);
+            }
+            None => summary = summary.explained(&experiment.design, trials, experiment.compare.smallest_effect),
+        }
         let starved = experiment.part.cells.iter().any(|cell| is_starved(trials, *cell));
         let (notes, attached) = (Vec::new(), attached.cloned());
         Ok(Self { summary, expectations, quantity, starved, notes, attached })
@@ -147,7 +158,7 @@ impl Answer {
 
     /// The answer in a sentence.
     pub(crate) fn sentence(&self, experiment: &Experiment) -> String {
-        self.to_screen(experiment, "", None).evidence().sentence()
+        self.to_screen(experiment, "", None).answer()
     }
 
     /// Cell by cell.

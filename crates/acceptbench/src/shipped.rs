@@ -7,10 +7,11 @@ use lab::Experiment;
 use crate::exit::Failure;
 
 /// Name and text of each, in the order in which `list` shows them.
-pub(crate) const EXPERIMENTS: [(&str, &str); 5] = [
+pub(crate) const EXPERIMENTS: [(&str, &str); 6] = [
     ("backlog", include_str!("../../../experiments/backlog.toml")),
     ("phantoms", include_str!("../../../experiments/phantoms.toml")),
     ("syn-queue", include_str!("../../../experiments/syn-queue.toml")),
+    ("capacity", include_str!("../../../experiments/capacity.toml")),
     ("queueing-theory", include_str!("../../../experiments/queueing-theory.toml")),
     ("sweep", include_str!("../../../experiments/sweep.toml")),
 ];

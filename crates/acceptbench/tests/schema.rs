@@ -117,7 +117,7 @@ fn what_the_program_refuses_the_schema_refuses_too() {
 #[test]
 fn every_option_has_a_description_and_a_default_where_it_has_one() {
     let schema = lab::schema();
-    for table in ["Server", "Loadgen", "HalfOpen", "Experiment", "Attach"] {
+    for table in ["Server", "Loadgen", "HalfOpen", "Experiment", "Attach", "Search"] {
         let keys = schema["$defs"][table]["properties"].as_object().unwrap_or_else(|| panic!("no table {table}"));
         assert!(!keys.is_empty());
         for (key, option) in keys {

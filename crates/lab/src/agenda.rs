@@ -4,6 +4,7 @@
 //! first runner would have. A trial that does not count is repeated at the end of its block: whatever disturbed it may be
 //! over by then, and drift still falls on all cells of the block alike.
 
+use study::condition::ConditionError;
 use study::results::Trial;
 
 use crate::experiment::Experiment;
@@ -25,16 +26,18 @@ struct Place {
     runs: usize,
     /// Does one of its records count?
     counts: bool,
+    /// Was it left out, because the search of its cell is done?
+    closed: bool,
 }
 
 impl Agenda {
     /// Everything is left. A part keeps the order and the numbers that its cells have in the whole.
     pub fn new(experiment: &Experiment) -> Self {
-        let order = experiment.order.plan(experiment.design.cells.len(), experiment.replicates, experiment.seed);
+        let order = experiment.order.plan(experiment.design.cells.len(), experiment.blocks(), experiment.seed);
         let places = order
             .into_iter()
             .filter(|planned| experiment.part.cells.binary_search(&planned.cell).is_ok())
-            .map(|planned| Place { planned, runs: 0, counts: false })
+            .map(|planned| Place { planned, runs: 0, counts: false, closed: false })
             .collect();
         Self { places, retries: experiment.retries }
     }
@@ -66,6 +69,20 @@ impl Agenda {
         }
     }
 
+    /// Leaves out what remains of the cells whose search is done, by these trials.
+    ///
+    /// # Errors
+    /// The condition of the search asks for what is no quantity.
+    pub(crate) fn close_found(&mut self, experiment: &Experiment, trials: &[Trial]) -> Result<(), ConditionError> {
+        for cell in &experiment.part.cells {
+            if experiment.is_found(*cell, trials)? {
+                let of_cell = self.places.iter_mut().filter(|place| place.planned.cell == *cell);
+                of_cell.for_each(|place| place.closed = true);
+            }
+        }
+        Ok(())
+    }
+
     fn place(&mut self, trial: usize) -> Option<&mut Place> {
         let index = self.places.binary_search_by_key(&trial, |place| place.planned.trial).ok()?;
         self.places.get_mut(index)
@@ -90,10 +107,10 @@ impl Agenda {
     }
 
     fn open(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().filter(|place| !place.counts && place.runs <= self.retries)
+        self.places.iter().filter(|place| !place.counts && !place.closed && place.runs <= self.retries)
     }
 
-    /// The places that wait for a record that counts, each once: nobody foresees retries.
+    /// The places that wait for a record that counts, each once: nobody foresees retries, nor when a search is done.
     pub fn left(&self) -> impl Iterator<Item = Planned> {
         self.open().map(Place::upcoming)
     }
@@ -103,12 +120,12 @@ impl Agenda {
         self.left().any(|planned| planned.trial == trial)
     }
 
-    /// Places of the whole run.
+    /// Places of the whole run; of a search, as many as it can take.
     pub fn places(&self) -> usize {
         self.places.len()
     }
 
-    /// Places that need no further run: one record counts, or none of as many as are tried.
+    /// Places that need no further run: one record counts, or none of as many as are tried, or the search of the cell is done.
     pub fn done(&self) -> usize {
         self.places.len() - self.open().count()
     }

@@ -162,13 +162,13 @@ impl Bench for AttachedBench<'_> {
     }
 
     fn trial(&mut self, turn: &Turn<'_>) -> Result<Trial, TrialError> {
-        let Turn { experiment, planned, live, stop, .. } = *turn;
+        let Turn { experiment, planned, applied, live, stop, .. } = *turn;
         if stop.is_requested() {
             return Err(TrialError::Interrupted);
         }
         let (started, changed) = (Timestamp::now(), Instant::now());
         live.reached(planned, Phase::Settle);
-        let wanted = self.step(&experiment.resolved[planned.cell].sysctl)?;
+        let wanted = self.step(&applied.resolved.sysctl)?;
         sleep_or_stop(self.attach.settle.duration(), stop)?;
         let set_up = changed.elapsed();
         let generators = Programs::new(self.attach, stop).generators().map_err(unreachable)?;

@@ -9,7 +9,7 @@ use study::results::{Attached, Timings, Trial};
 use telemetry::{Stop, Warning};
 
 use crate::directory::Directory;
-use crate::experiment::Experiment;
+use crate::experiment::{Applied, Experiment};
 use crate::live::Live;
 use crate::run::RunError;
 use crate::schedule::Planned;
@@ -43,8 +43,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) planned: Planned,
     /// What comes after it if it counts.
     pub(crate) after: Option<Planned>,
-    /// Its cell in words.
-    pub(crate) name: &'a str,
+    /// What it is run with.
+    pub(crate) applied: &'a Applied,
     pub(crate) live: &'a Live,
     pub(crate) directory: &'a Directory,
     pub(crate) stop: &'a Stop,
@@ -80,14 +80,14 @@ impl Parts {
         }
         invalid.extend(generator_limits(&loadgen));
         warnings.extend(server.warnings.iter().chain(&loadgen.warnings).cloned());
-        let Turn { experiment, planned, .. } = turn;
+        let Turn { experiment, planned, applied, .. } = turn;
         Trial {
             trial: planned.trial,
             retry: planned.retry,
             block: planned.block,
             cell: planned.cell,
-            name: turn.name.to_owned(),
-            settings: experiment.design.cells[planned.cell].settings.clone(),
+            name: applied.name.clone(),
+            settings: applied.settings.clone(),
             started,
             topology: experiment.place.topology(),
             timings,

@@ -8,6 +8,7 @@ mod conditions;
 mod part;
 mod same;
 mod schema;
+mod search;
 mod wire;
 
 use std::io;
@@ -28,9 +29,11 @@ pub use self::attach::{AdminAddress, Attach, Place, Wiring};
 pub use self::part::{Part, PartError};
 pub use self::same::Common;
 pub use self::schema::schema;
+pub(crate) use self::search::Applied;
+pub use self::search::Searched;
 pub use crate::schedule::Order;
 use crate::settings::{Resolved, Scope, Settings, plain};
-use cells::{cross, grids};
+use cells::{Crossed, cross, grids};
 use conditions::{Places, compare, expectations};
 use wire::{Entries, Header, Tables, Wire};
 
@@ -45,7 +48,7 @@ pub struct Experiment {
     pub analysis: Option<String>,
     /// Another experiment to run after this one.
     pub next: Option<String>,
-    /// How often every cell is run.
+    /// How often every cell is run; of a search, whose majority decides a level.
     pub replicates: usize,
     /// How often a trial that does not count is repeated.
     pub retries: usize,
@@ -65,6 +68,8 @@ pub struct Experiment {
     pub expectations: Vec<Expectation>,
     /// What is compared.
     pub compare: Compare,
+    /// What is searched, if anything; then it is capacities that are compared.
+    pub search: Option<Searched>,
     /// The file's text, kept with the results.
     pub source: String,
 }
@@ -177,7 +182,8 @@ impl Experiment {
         let place = attach::place(&source, &wire, &tables)?;
         let base = base_settings(&source, &wire, &tables, &place)?;
         let grids = grids(&source, &wire)?;
-        let (design, resolved) = cross(&source, &base, grids)?;
+        let Crossed { design, resolved, cells } = cross(&source, &base, grids)?;
+        let search = search::search(&source, &wire, &place, cells)?;
         if design.cells.len().saturating_mul(*header.replicates.get_ref()) > MAX_TRIALS {
             return Err(source.error(
                 &header.replicates.span(),
@@ -201,6 +207,7 @@ impl Experiment {
             place,
             expectations: expectations(&source, &wire.expect, &places)?,
             compare: compare(&source, wire.compare.as_ref(), header, &places)?,
+            search,
             part: Part::whole(&design),
             design,
             resolved,
@@ -216,9 +223,9 @@ impl Experiment {
         }
     }
 
-    /// Trials of a run of its part.
+    /// Trials of a run of its part; of a search, as many as it can take.
     pub fn trials(&self) -> usize {
-        self.part.cells.len() * self.replicates
+        self.part.cells.len() * self.blocks()
     }
 }
 

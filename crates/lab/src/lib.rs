@@ -27,7 +27,7 @@ mod tryout;
 pub use agenda::Agenda;
 pub use directory::{DirectoryError, Reopened, Stored};
 pub use experiment::{
-    AdminAddress, Attach, Common, Experiment, ExperimentError, Part, PartError, Place, Wiring, schema,
+    AdminAddress, Attach, Common, Experiment, ExperimentError, Part, PartError, Place, Searched, Wiring, schema,
 };
 pub use live::Build;
 pub use replay::open_metrics;

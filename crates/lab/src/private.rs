@@ -37,7 +37,7 @@ impl<'a> PrivateBench<'a> {
     }
 
     fn run(&mut self, turn: &Turn<'_>) -> Result<Outcome, TrialError> {
-        let Turn { experiment, planned, live, stop, .. } = *turn;
+        let Turn { experiment, planned, applied, live, stop, .. } = *turn;
         // One that was started for another trial goes: the last one did not count, and is repeated first.
         let ready = self.next.take().filter(|(next, _)| *next == planned).map(|(_, holder)| holder);
         let holder = ready.map_or_else(|| Holder::spawn(self.program, &turn.directory.log(planned)), Ok)?;
@@ -47,7 +47,7 @@ impl<'a> PrivateBench<'a> {
         let recipe = Recipe {
             wiring: self.wiring,
             family: self.family,
-            resolved: &experiment.resolved[planned.cell],
+            resolved: &applied.resolved,
             // The same arrivals for every cell of a block, others in every block.
             seed: experiment.seed.wrapping_add(planned.block as u64),
         };

@@ -277,14 +277,14 @@ impl Run<'_> {
     fn all(&mut self, bench: &mut dyn Bench, tell: &mut dyn FnMut(Event<'_>)) -> Result<(), RunError> {
         let experiment = self.experiment;
         while let Some(planned) = self.work.agenda.upcoming() {
-            let cell = experiment.design.describe(&experiment.design.cells[planned.cell]);
             let Work { directory, agenda, trials, .. } = &*self.work;
-            tell(Event::Began { planned, cell: &cell, agenda, trials });
+            let applied = experiment.apply(planned.cell, trials).map_err(RunError::Requirement)?;
+            tell(Event::Began { planned, cell: &applied.name, agenda, trials });
             let turn = Turn {
                 experiment,
                 planned,
                 after: agenda.after(planned),
-                name: &cell,
+                applied: &applied,
                 live: self.live,
                 directory,
                 stop: self.stop,
@@ -293,12 +293,14 @@ impl Run<'_> {
                 self.live.finished(None, None);
                 match source {
                     TrialError::Interrupted => RunError::Interrupted,
-                    source => RunError::Trial { trial: planned.trial, cell, source },
+                    source => RunError::Trial { trial: planned.trial, cell: applied.name.clone(), source },
                 }
             })?;
             let counts = trial.is_valid();
             self.keep(trial)?;
-            self.work.agenda.ran(planned, counts);
+            let Work { agenda, trials, .. } = &mut *self.work;
+            agenda.ran(planned, counts);
+            agenda.close_found(experiment, trials).map_err(|error| RunError::Requirement(error.to_string()))?;
             let Work { agenda, trials, .. } = &*self.work;
             if let Some(trial) = trials.last() {
                 tell(Event::Ended { trial, agenda, trials });

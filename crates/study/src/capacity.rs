@@ -129,7 +129,8 @@ impl Capacity {
 
     /// `8200/s (8000/s to 8400/s)`.
     fn found(&self, cell: &CellCapacity) -> String {
-        let held = cell.estimate.held.map_or_else(|| format!("less than {}", self.value(self.between[0])), |l| self.value(l));
+        let held =
+            cell.estimate.held.map_or_else(|| format!("less than {}", self.value(self.between[0])), |l| self.value(l));
         format!("{held} ({})", self.interval(cell))
     }
 

@@ -62,7 +62,8 @@ impl<'a> Show<'a> {
                     let why = if replaced { " (the port asked for is taken)" } else { "" };
                     note(&format!("metrics on http://{address}/metrics{why}"));
                 }
-                note(&opening(&self.experiment.name, agenda, budget, &Zoned::now()));
+                let most = if self.experiment.search.is_some() { "at most " } else { "" };
+                note(&opening(&self.experiment.name, agenda, most, &budget.line(&Zoned::now())));
                 self.start(event, budget);
             }
             Event::Began { planned, cell, agenda, trials } => {
@@ -111,8 +112,9 @@ impl<'a> Show<'a> {
         for reason in &trial.invalid {
             complain(&format!("trial {} does not count: {reason}", trial.trial + 1));
         }
-        let (blocks, all) = (agenda.blocks_done(), self.experiment.replicates);
-        if blocks > self.blocks && blocks < all {
+        let (blocks, all) = (agenda.blocks_done(), self.experiment.blocks());
+        // A search says something when it is done.
+        if self.experiment.search.is_none() && blocks > self.blocks && blocks < all {
             self.blocks = blocks;
             if self.how != How::Json
                 && let Ok(answer) = Answer::of(self.experiment, trials, None)
@@ -138,12 +140,15 @@ impl<'a> Show<'a> {
 }
 
 /// What there is to do.
-fn opening(name: &str, agenda: &Agenda, budget: Budget, now: &Zoned) -> String {
+fn opening(name: &str, agenda: &Agenda, most: &str, budget: &str) -> String {
     let all = format::plural(agenda.places(), "trial");
-    match (agenda.done(), budget.trials) {
-        (0, _) => format!("{name}: {}", budget.line(now)),
-        (_, 0) => format!("{name}: all of {all} are stored"),
-        (done, _) => format!("{name}: {done} of {all} are stored; {}", budget.line(now)),
+    match (agenda.done(), agenda.left().count()) {
+        (0, _) => format!("{name}: {most}{budget}"),
+        (_, 0) if most.is_empty() => format!("{name}: all of {all} are stored"),
+        (_, 0) => format!("{name}: the search is done"),
+        // Of a search, `done` counts what it did not need.
+        (_, _) if !most.is_empty() => format!("{name}: goes on with its search; {most}{budget}"),
+        (done, _) => format!("{name}: {done} of {all} are stored; {budget}"),
     }
 }
 

@@ -12,4 +12,5 @@ mod open_loop;
 mod phantoms;
 mod ports;
 mod resume;
+mod search;
 mod support;

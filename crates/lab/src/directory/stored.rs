@@ -96,6 +96,9 @@ impl Reopened {
                 )
             })?;
         }
+        agenda
+            .close_found(&stored.experiment, &stored.trials)
+            .map_err(|error| wrong(&path.join(EXPERIMENT), 1, error.to_string()))?;
         let directory = Directory { path, trials, kept: stored.trials.len(), course: stored.course.clone() };
         if directory.kept > 0 {
             point_latest(&directory.path)?;

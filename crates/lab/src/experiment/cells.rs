@@ -107,14 +107,19 @@ fn level(values: &[(String, Value)]) -> Level {
     Level { label, settings }
 }
 
+/// The cells of an experiment.
+pub(super) struct Crossed {
+    pub(super) design: Design,
+    /// Their options, by index.
+    pub(super) resolved: Vec<Resolved>,
+    /// The tables these come from.
+    pub(super) cells: Vec<Settings>,
+}
+
 /// Every cell of every grid, its options resolved.
-pub(super) fn cross(
-    source: &Source<'_>,
-    base: &Settings,
-    placed: Vec<PlacedGrid>,
-) -> Result<(Design, Vec<Resolved>), ExperimentError> {
+pub(super) fn cross(source: &Source<'_>, base: &Settings, placed: Vec<PlacedGrid>) -> Result<Crossed, ExperimentError> {
     let mut design = Design::default();
-    let mut resolved = Vec::new();
+    let (mut resolved, mut cells) = (Vec::new(), Vec::new());
     for (index, grid) in placed.into_iter().enumerate() {
         let mut settings = base.clone();
         let mut fixed = BTreeMap::new();
@@ -139,13 +144,14 @@ pub(super) fn cross(
                 span = place.clone();
             }
             resolved.push(cell_settings.resolve().map_err(|message| source.error(&span, message))?);
+            cells.push(cell_settings);
             design.cells.push(Cell { index: design.cells.len(), grid: index, levels, settings: shown });
         }
         check_multishot(source, &grid.factors, &resolved[first..])?;
         let factors = grid.factors.into_iter().map(|factor| factor.factor).collect();
         design.grids.push(Grid { name: grid.name, factors });
     }
-    Ok((design, resolved))
+    Ok(Crossed { design, resolved, cells })
 }
 
 /// Each level alone, so that an error names its own line.

@@ -51,6 +51,8 @@ pub(super) struct Wire {
     pub(super) expect: Vec<WireExpect>,
     #[schemars(with = "Option<WireCompare>")]
     pub(super) compare: Option<Spanned<WireCompare>>,
+    #[schemars(with = "Option<WireSearch>")]
+    pub(super) search: Option<Spanned<WireSearch>>,
     #[schemars(with = "Option<Attach>")]
     pub(super) attach: Option<Spanned<Attach>>,
 }
@@ -181,6 +183,25 @@ pub(super) struct WireCompare {
     /// What a difference is claimed by: findings (tested; the default of random orders) or ranges.
     #[schemars(with = "Option<Claim>")]
     pub(super) by: Option<Spanned<Claim>>,
+}
+
+/// A setting whose highest level that still meets a condition is looked for in every cell, by bisection.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "Search")]
+pub(super) struct WireSearch {
+    /// The setting, by its full name: one whose values are numbers, and harder to bear the greater they are.
+    #[schemars(schema_with = "schema::setting_name")]
+    pub(super) find: Spanned<String>,
+    /// The least and the greatest level: whole numbers.
+    #[schemars(with = "[std::num::NonZeroU64; 2]")]
+    pub(super) between: Spanned<[u64; 2]>,
+    /// What must hold in a trial: QUANTITY OP VALUE, joined by `and`.
+    #[schemars(schema_with = "schema::condition")]
+    pub(super) r#while: Spanned<String>,
+    /// How far neighbouring levels are apart at most, as a share of the lower one; 0.05 without it.
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 1.0))]
+    pub(super) within: Option<Spanned<f64>>,
 }
 
 /// Keys with their places, and values.

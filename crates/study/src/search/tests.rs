@@ -45,7 +45,8 @@ fn coverage(rungs: f64, seed: u64) -> (f64, f64) {
     for mut random in streams(seed, 1_000) {
         let capacity = 2_000.0 * 25_f64.powf(uniform(&mut random));
         let (said, found) = run(&search, |level| {
-            let normal = (-2.0 * uniform(&mut random).ln()).sqrt() * (std::f64::consts::TAU * uniform(&mut random)).cos();
+            let normal =
+                (-2.0 * uniform(&mut random).ln()).sqrt() * (std::f64::consts::TAU * uniform(&mut random)).cos();
             if level as f64 <= capacity * (normal * rungs * ratio).exp() { Outcome::Held } else { Outcome::Failed }
         });
         let [low, high] = found.interval;

@@ -73,5 +73,8 @@ fn a_run_opens_with_its_budget() {
     let agenda = Agenda::new(&experiment);
     let now: Zoned = "2026-05-01T14:02:00+02:00[+02:00]".parse().expect("an instant");
     let budget = Budget::of(&experiment, &agenda, &[]);
-    assert_eq!(opening("two", &agenda, budget, &now), "two: 6 trials of about 2.19 s: 13 s, done by 14:02:13");
+    assert_eq!(
+        opening("two", &agenda, "", &budget.line(&now)),
+        "two: 6 trials of about 2.19 s: 13 s, done by 14:02:13"
+    );
 }
