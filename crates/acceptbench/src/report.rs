@@ -55,7 +55,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     let mut notes = stored.notes();
     let directory = args.directory.display();
     if let Some(capacity) = &answer.summary.capacity {
-        if !capacity.is_complete() {
+        if !capacity.is_complete(stored.experiment.part.cells.len()) {
             notes.push(format!("The search is not done; `acceptbench run --resume {directory}` goes on with it."));
         }
     } else if places < planned {

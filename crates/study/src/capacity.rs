@@ -13,8 +13,14 @@ use crate::design::Design;
 use crate::format;
 use crate::quantity::Unit;
 use crate::results::Trial;
-use crate::search::{Estimate, Outcome, Search};
+use crate::search::{AGREE, Estimate, Outcome, Search};
 use crate::table::width;
+
+/// Columns of the report's table of cells.
+pub(crate) const CAPACITY: [&str; 5] = ["cell", "held", "failed", "interval", "remark"];
+
+/// Columns of the report's table of levels.
+pub(crate) const LEVELS: [&str; 5] = ["cell", "level", "held", "failed", "do not count"];
 
 /// The capacity of every cell of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,6 +188,15 @@ impl Capacity {
         lines
     }
 
+    /// How it was found, in words.
+    pub(crate) fn method(&self) -> String {
+        format!(
+            "The highest {} at which `{}` still holds. A level is decided by the majority of its first trials; the interval \
+             reaches from a level at which all of {AGREE} trials held to one at which all of {AGREE} failed.",
+            self.find, self.holds
+        )
+    }
+
     /// The rows of the report's table of cells.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let row = |cell: &CellCapacity| {
@@ -201,16 +216,21 @@ impl Capacity {
         self.cells.iter().flat_map(|cell| cell.levels.iter().map(move |tried| row(cell, tried))).collect()
     }
 
-    /// Is every search done?
-    pub fn is_complete(&self) -> bool {
-        self.cells.iter().all(|cell| cell.estimate.complete)
+    /// Is the search of every one of so many cells done? One that was never run is not.
+    pub fn is_complete(&self, cells: usize) -> bool {
+        self.cells.len() == cells && self.cells.iter().all(|cell| cell.estimate.complete)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::html::Page;
+    use crate::quantity::Quantity;
+    use crate::report::Report;
+    use crate::screen::{Place, Screen, render};
     use crate::search::ladder;
+    use crate::summary::Summary;
     use crate::testing;
 
     fn search() -> Search {
@@ -224,7 +244,7 @@ mod tests {
     }
 
     /// Runs every cell to the end; each serves all up to its capacity.
-    fn found(capacities: &[u64]) -> Capacity {
+    fn searched(capacities: &[u64]) -> (Design, Vec<Trial>, Capacity) {
         let (search, labels) = (search(), ["1", "2", "4"]);
         let factor = testing::factor("server.acceptors", &labels[..capacities.len()]);
         let design = testing::design(&[(None, vec![factor])]);
@@ -237,7 +257,43 @@ mod tests {
                 trials.push(trial);
             }
         }
-        Capacity::of(&search, &design, &trials).unwrap()
+        let capacity = Capacity::of(&search, &design, &trials).unwrap();
+        (design, trials, capacity)
+    }
+
+    fn found(capacities: &[u64]) -> Capacity {
+        searched(capacities).2
+    }
+
+    #[test]
+    fn screen_and_report_show_capacities_in_the_place_of_medians() {
+        let (design, trials, capacity) = searched(&[2_100, 4_200]);
+        let mut summary = Summary::of(&design, &trials, &["served-ratio"]).unwrap();
+        summary.capacity = Some(capacity);
+        let screen = Screen {
+            name: "capacity",
+            question: "how many?",
+            design: &design,
+            summary: &summary,
+            quantity: Quantity::named("served-ratio").unwrap(),
+            smallest_effect: 0.05,
+            baseline: None,
+            expectations: &[],
+            notes: &[],
+            place: Place::Lab { cpus: 2 },
+            report: "report.html",
+            next: None,
+        };
+        let shown = render(&screen, 80);
+        assert!(shown.contains("\nacceptors 2   4000/s  4000/s to 4757/s\n"), "{shown}");
+        assert!(shown.contains("\nAnswer  acceptors 2 holds up to 4000/s"), "{shown}");
+        let report = Report { screen: &screen, trials: &trials, environment: &[], command: "acceptbench run capacity" };
+        let text = report.markdown().unwrap();
+        assert!(text.contains("\n| acceptors 1 | 2000/s | 2378/s | 2000/s to 2378/s |  |\n"), "{text}");
+        assert!(text.contains("\n| acceptors 1 | 2378/s | 0 | 5 | 0 |\n"), "{text}");
+        assert!(!text.contains("## Cells"), "{text}");
+        let html = Page { report, run: "capacity", analysis: None, grafana: None }.html().unwrap();
+        assert!(html.contains("id=\"capacity\"") && !html.contains("id=\"cells\"") && !html.contains("id=\"latency\""));
     }
 
     #[test]
@@ -261,7 +317,7 @@ mod tests {
         assert_eq!(lines[1], "acceptors 1    2000/s  2000/s to 2378/s");
         assert!(lines[2].starts_with("acceptors 2") && lines[2].ends_with("or more"), "{lines:?}");
         assert_eq!(lines[3], "while served-ratio >= 0.999");
-        assert!(two.is_complete());
+        assert!(two.is_complete(2) && !two.is_complete(3));
         let tried: usize = two.cells[0].levels.iter().map(|tried| tried.held + tried.failed).sum();
         assert!((10..=18).contains(&tried), "{tried} trials");
         assert_eq!(two.level_rows().len(), two.cells.iter().map(|cell| cell.levels.len()).sum::<usize>());

@@ -118,7 +118,7 @@ impl Page<'_> {
             screen.place.trace(),
             escape(screen.name),
             escape(&upper_first(screen.question)),
-            escape(&upper_first(&screen.evidence().sentence())),
+            escape(&upper_first(&screen.answer())),
             escape(&screen.place.caveat()),
         )
     }

@@ -3,7 +3,7 @@
 
 pub(crate) mod facts;
 
-use crate::capacity::Capacity;
+use crate::capacity::{CAPACITY, Capacity, LEVELS};
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
 use crate::explanation;
@@ -12,7 +12,6 @@ use crate::quantity::{Quantity, UnknownQuantity};
 use crate::report::facts::LedgerLine;
 use crate::results::Trial;
 use crate::screen::Screen;
-use crate::search::AGREE;
 use crate::summary::Summary;
 
 /// Quantities that the tables show, after the one that answers the question.
@@ -187,14 +186,9 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
 
 /// The capacity of each cell, and the levels it rests on.
 fn searched(capacity: &Capacity) -> String {
-    let note = format!(
-        "The highest {} at which `{}` still holds. A level is decided by the majority of its first trials; the interval \
-         reaches from a level at which all of {AGREE} trials held to one at which all of {AGREE} failed.\n\n",
-        capacity.find, capacity.holds
-    );
-    let cells = ["cell", "held", "failed", "interval", "remark"].map(str::to_owned);
-    let levels = ["cell", "level", "held", "failed", "do not count"].map(str::to_owned);
-    let body = format!("{note}{}\n{}", table(&cells, &capacity.rows()), table(&levels, &capacity.level_rows()));
+    let cells = table(&CAPACITY.map(str::to_owned), &capacity.rows());
+    let levels = table(&LEVELS.map(str::to_owned), &capacity.level_rows());
+    let body = format!("{}\n\n{cells}\n{levels}", capacity.method());
     section("Capacity", &body)
 }
 

@@ -10,6 +10,7 @@ use super::latency::Latency;
 use super::markup::{Column, Field, Table, each, escape, list};
 use super::trials::{self, Dashboards};
 use super::{Page, depth, factors, upper_first};
+use crate::capacity::{CAPACITY, LEVELS};
 use crate::expectation::Judgement;
 use crate::format;
 use crate::quantity::{Quantity, Unit, UnknownQuantity};
@@ -66,11 +67,15 @@ impl<'a> Sections<'a> {
 
     /// Every section that has something to say.
     pub(super) fn all(&mut self) -> Result<Vec<Section>, UnknownQuantity> {
+        // What sums up the trials of a cell would mix the levels of a search.
+        let searched = self.page.report.screen.summary.capacity.is_some();
+        let (cells, latency) = if searched { (String::new(), String::new()) } else { (self.cells(), self.latency()) };
         let mut sections = vec![
-            Section { id: "cells", title: "Cells", html: self.cells() },
+            Section { id: "capacity", title: "Capacity", html: self.capacity() },
+            Section { id: "cells", title: "Cells", html: cells },
             Section { id: "findings", title: "Findings", html: self.findings()? },
             Section { id: "why", title: "Why", html: self.explanation() },
-            Section { id: "latency", title: "Latency", html: self.latency() },
+            Section { id: "latency", title: "Latency", html: latency },
             Section { id: "depth", title: "Accept queue over time", html: self.depth() },
             Section { id: "expectations", title: "Expectations", html: self.expectations() },
             Section { id: "analysis", title: "What the author says", html: self.analysis() },
@@ -107,6 +112,19 @@ impl<'a> Sections<'a> {
             return String::new();
         }
         format!("<h3>{}</h3>\n", escape(&upper_first(grids[grid].name.as_deref().unwrap_or("main grid"))))
+    }
+
+    /// What a search came to, and the levels it rests on.
+    fn capacity(&self) -> String {
+        let Some(capacity) = &self.page.report.screen.summary.capacity else { return String::new() };
+        let table = |caption: &str, columns: [&str; 5], rows: Vec<Vec<String>>| {
+            let rows = rows.iter().map(|row| row.iter().map(|text| Field::text(text)).collect());
+            let columns = columns.map(Column::plain).to_vec();
+            Table { caption: caption.to_owned(), columns, rows: rows.collect(), class: "sortable" }.html()
+        };
+        let cells = table("The capacity of every cell", CAPACITY, capacity.rows());
+        let levels = table("Every level that was tried, in trials", LEVELS, capacity.level_rows());
+        format!("<p class=\"note\">{}</p>\n{cells}{levels}", escape(&capacity.method()))
     }
 
     /// What comparing the cells came to, contrast by contrast.
