@@ -48,6 +48,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<End, Failure> {
         say(&serde_json::to_string_pretty(&document).map_err(Failure::requirement)?);
         return Ok(End::Success);
     }
+    let column = experiments.iter().map(|experiment| experiment.name.len()).max().unwrap_or_default();
     for experiment in &experiments {
         let attached = if experiment.place.attach().is_some() {
             "; attached: needs a running deployment, see docs/experiments.md"
@@ -55,7 +56,7 @@ pub(crate) fn list(args: &ListArgs) -> Result<End, Failure> {
             ""
         };
         say(&format!(
-            "{:<12} {}  ({} trials, at most {}{attached})",
+            "{:<column$} {}  ({} trials, at most {}{attached})",
             experiment.name,
             experiment.question,
             experiment.trials(),

@@ -7,12 +7,23 @@ use lab::Experiment;
 use crate::exit::Failure;
 
 /// Name and text of each, in the order in which `list` shows them.
-pub(crate) const EXPERIMENTS: [(&str, &str); 6] = [
+pub(crate) const EXPERIMENTS: [(&str, &str); 17] = [
     ("backlog", include_str!("../../../experiments/backlog.toml")),
     ("phantoms", include_str!("../../../experiments/phantoms.toml")),
+    ("who-speaks-first", include_str!("../../../experiments/who-speaks-first.toml")),
+    ("abort-on-overflow", include_str!("../../../experiments/abort-on-overflow.toml")),
+    ("connect-timeout", include_str!("../../../experiments/connect-timeout.toml")),
+    ("recovery", include_str!("../../../experiments/recovery.toml")),
     ("syn-queue", include_str!("../../../experiments/syn-queue.toml")),
-    ("capacity", include_str!("../../../experiments/capacity.toml")),
+    ("defer-accept", include_str!("../../../experiments/defer-accept.toml")),
+    ("acceptors", include_str!("../../../experiments/acceptors.toml")),
+    ("engines", include_str!("../../../experiments/engines.toml")),
+    ("fork-per-connection", include_str!("../../../experiments/fork-per-connection.toml")),
+    ("reuseport-steering", include_str!("../../../experiments/reuseport-steering.toml")),
+    ("restart-migrate", include_str!("../../../experiments/restart-migrate.toml")),
+    ("ports-and-time-wait", include_str!("../../../experiments/ports-and-time-wait.toml")),
     ("queueing-theory", include_str!("../../../experiments/queueing-theory.toml")),
+    ("capacity", include_str!("../../../experiments/capacity.toml")),
     ("sweep", include_str!("../../../experiments/sweep.toml")),
 ];
 

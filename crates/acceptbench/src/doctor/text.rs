@@ -28,6 +28,8 @@ pub(super) fn render(diagnosis: &Diagnosis, width: usize) -> String {
         }
     }
     lines.extend([String::new(), "Shipped experiments".to_owned()]);
+    let longest = diagnosis.experiments.iter().map(|verdict| verdict.name.len()).max();
+    let column = longest.map_or(NAME, |longest| (longest + 2).max(NAME));
     for Verdict { name, outcome, because } in &diagnosis.experiments {
         let because = because.join(", ");
         let says = match outcome {
@@ -36,7 +38,7 @@ pub(super) fn render(diagnosis: &Diagnosis, width: usize) -> String {
             Outcome::CannotRun => format!("cannot run for want of: {because}"),
             Outcome::NeedsDeployment => "needs a deployment that runs already (docs/experiments.md)".to_owned(),
         };
-        lines.extend(wrapped(&format!("{:INDENT$}{name:<NAME$}", ""), &says, width));
+        lines.extend(wrapped(&format!("{:INDENT$}{name:<column$}", ""), &says, width));
     }
     lines.join("\n")
 }
