@@ -9,6 +9,13 @@ pub(crate) fn below(random: &mut Xoshiro256PlusPlus, end: usize) -> usize {
     usize::try_from(product >> 64).unwrap_or(0)
 }
 
+/// Puts a list into a random order (Fisher-Yates).
+pub(crate) fn shuffle(list: &mut [usize], random: &mut Xoshiro256PlusPlus) {
+    for last in (1..list.len()).rev() {
+        list.swap(last, below(random, last + 1));
+    }
+}
+
 /// Streams of one seed that do not overlap: 2^128 numbers apart.
 pub(crate) fn streams(seed: u64, number: u64) -> Vec<Xoshiro256PlusPlus> {
     let mut next = Xoshiro256PlusPlus::seed_from_u64(seed);

@@ -1,24 +1,18 @@
 //! Student's t: how likely a mean is that far from 0 by chance, from few values.
 
-/// Two-sided p of a t statistic with `freedom` degrees of freedom, by the finite series for whole degrees (Abramowitz &
-/// Stegun 1964, 26.7.3 and 26.7.4). 0 for an infinite statistic; `None` without a degree of freedom.
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Two-sided p of a t statistic with `freedom` degrees of freedom; 0 for an infinite statistic, `None` without a degree of
+/// freedom.
 pub fn two_sided(t: f64, freedom: usize) -> Option<f64> {
     if freedom == 0 || t.is_nan() {
         return None;
     }
-    let angle = (t.abs() / (freedom as f64).sqrt()).atan();
-    let (sine, square) = (angle.sin(), angle.cos().powi(2));
-    let odd = freedom % 2 == 1;
-    // Even: 1 + 1/2 cos² + (1·3)/(2·4) cos⁴ …; odd: cos + 2/3 cos³ + (2·4)/(3·5) cos⁵ …; up to cos^(freedom − 2).
-    let mut term = if odd { angle.cos() } else { 1.0 };
-    let mut sum = 0.0;
-    for step in 1..=freedom / 2 {
-        sum += term;
-        let (above, below) = if odd { (2 * step, 2 * step + 1) } else { (2 * step - 1, 2 * step) };
-        term *= square * above as f64 / below as f64;
+    if t.is_infinite() {
+        return Some(0.0);
     }
-    let inside = if odd { std::f64::consts::FRAC_2_PI * (angle + sine * sum) } else { sine * sum };
-    Some((1.0 - inside).clamp(0.0, 1.0))
+    let distribution = StudentsT::new(0.0, 1.0, freedom as f64).ok()?;
+    Some((2.0 * distribution.sf(t.abs())).clamp(0.0, 1.0))
 }
 
 /// Two-sided p that the mean of `differences` is 0, from them alone (paired t). `None` of fewer than two; 0 where they all

@@ -12,8 +12,10 @@
 //! Trials of two runs are not paired by block: blocks of different runs have nothing in common. It refuses to say *why* two
 //! runs differ: whatever changed between them, the hour of the day included, is in the labels.
 
-use rand_core::{RngCore, SeedableRng};
+use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::random::shuffle;
 
 /// Dealings looked at: no p is below 1e-4, and 0.05 is known to ± 0.002 (one standard error).
 const DEALINGS: u32 = 9_999;
@@ -66,14 +68,6 @@ fn test_by(strata: &[Stratum], quantities: usize, dealings: u32) -> Chance {
         cells: (0..strata.len())
             .map(|cell| (0..quantities).map(|q| cells[q * strata.len() + cell]).collect())
             .collect(),
-    }
-}
-
-/// Fisher-Yates; the modulo's bias is below 2^-50 for any number of trials.
-fn shuffle(order: &mut [usize], random: &mut Xoshiro256PlusPlus) {
-    for last in (1..order.len()).rev() {
-        let other = usize::try_from(random.next_u64() % (last as u64 + 1)).unwrap_or(last);
-        order.swap(last, other);
     }
 }
 

@@ -3,7 +3,7 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::Layout;
-use crate::random::below;
+use crate::random::shuffle;
 
 /// Per layout and block: which of the cells that are there stands in for the first, the second and so on.
 #[derive(Clone, Debug)]
@@ -45,9 +45,7 @@ impl Relabelling {
     /// Fisher-Yates from wherever it stands.
     pub(super) fn shuffle(&mut self, random: &mut Xoshiro256PlusPlus) {
         for block in self.layouts.iter_mut().flatten() {
-            for last in (1..block.len()).rev() {
-                block.swap(last, below(random, last + 1));
-            }
+            shuffle(block, random);
         }
     }
 }
