@@ -65,7 +65,7 @@ impl fmt::Display for AcceptDelay {
     }
 }
 telemetry::string_serde!(AcceptDelay);
-telemetry::text_schema!(AcceptDelay, format!("((exp|spin):)?{SPAN_PATTERN}"), or { "const": 0 });
+telemetry::text_schema!(AcceptDelay, format!("(spin:)?(exp:)?{SPAN_PATTERN}"), or { "const": 0 });
 
 /// A window in which no acceptor accepts, counted from the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

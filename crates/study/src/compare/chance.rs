@@ -180,6 +180,8 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
+    use rand_core::RngCore;
+
     use super::*;
 
     /// A cell with one quantity.
