@@ -13,6 +13,7 @@ fn experiment(family: &str) -> String {
         name = "capacity"
         question = "how many connections does the accept queue hold?"
         replicates = 1
+        retries = 0
         warm-up = "0s"
         measure = "400ms"
         family = "{family}"
