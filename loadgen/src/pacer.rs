@@ -9,9 +9,6 @@ use crate::opts::Spin;
 /// Longest time that `spin auto` spends looking at the clock, ns.
 const MOST: u64 = 25_000;
 
-/// `spin auto` spends at most one part in this many of its time looking at the clock.
-const SHARE: u64 = 16;
-
 /// A wake-up this late was not the timer's doing: the thread had lost its CPU. It says nothing of the next.
 const STOLEN: u64 = 4 * MOST;
 
@@ -21,26 +18,19 @@ pub(crate) struct Pacer {
     /// How long before a planned instant to wake up, ns.
     ahead: u64,
     follows: bool,
-    /// The instant that is waited for, and the one before, monotonic ns.
-    planned: u64,
-    before: u64,
 }
 
 impl Pacer {
     pub(crate) fn new(spin: Spin) -> Self {
         match spin {
-            Spin::Auto => Self { ahead: MOST, follows: true, planned: 0, before: 0 },
-            Spin::For(time) => Self { ahead: time.as_ns(), follows: false, planned: 0, before: 0 },
+            Spin::Auto => Self { ahead: MOST, follows: true },
+            Spin::For(time) => Self { ahead: time.as_ns(), follows: false },
         }
     }
 
     /// When to wake up for what is planned at `planned` (monotonic ns).
-    pub(crate) fn wake_for(&mut self, planned: u64) -> u64 {
-        if planned != self.planned {
-            (self.before, self.planned) = (self.planned, planned);
-        }
-        let most = if self.follows { planned.saturating_sub(self.before) / SHARE } else { u64::MAX };
-        planned.saturating_sub(self.ahead.min(most))
+    pub(crate) fn wake_for(&self, planned: u64) -> u64 {
+        planned.saturating_sub(self.ahead)
     }
 
     /// The worker asked to be woken at `asked` and nothing else woke it before `now`, both monotonic ns.
@@ -74,18 +64,6 @@ mod tests {
         pacer.woke(0, 1_000_000);
         pacer.woke(500, 400);
         assert_eq!(pacer.wake_for(1_000_000), 975_000, "neither a stolen CPU nor an early event counts");
-    }
-
-    #[test]
-    fn at_high_rates_it_spins_for_a_sixteenth_of_the_time_at_most() {
-        let mut pacer = Pacer::new(Spin::Auto);
-        pacer.wake_for(1_000_000);
-        assert_eq!(pacer.wake_for(1_080_000), 1_075_000);
-        assert_eq!(pacer.wake_for(1_080_000), 1_075_000, "asked again");
-        assert_eq!(pacer.wake_for(2_080_000), 2_055_000, "25 µs at most");
-        let mut fixed = Pacer::new("20us".parse().expect("a spin"));
-        fixed.wake_for(1_000_000);
-        assert_eq!(fixed.wake_for(1_080_000), 1_060_000, "as asked");
     }
 
     #[test]

@@ -353,7 +353,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     }
 
     /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
-    fn wake(&mut self, next: Option<u64>) -> Option<u64> {
+    fn wake(&self, next: Option<u64>) -> Option<u64> {
         let arrival = next.map(|planned| self.pacer.wake_for(planned));
         let kept = next.is_none() && self.plan.opts.hold.is_zero() && self.held.first().is_some();
         let load = kept.then(|| self.kept_until());
