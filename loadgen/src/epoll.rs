@@ -3,7 +3,6 @@
 //! Where `epoll_pwait2(2)` is refused (an older container's seccomp profile knows it not), a timerfd(2) in the same set
 //! wakes the worker up.
 
-mod hope;
 mod slot;
 
 use std::collections::VecDeque;
@@ -21,10 +20,10 @@ use rustix::net::{SendFlags, Shutdown, bind, connect, connect_unspec, sendto, sh
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::attempt::{self, NotIssued};
+use crate::hope::Hope;
 use crate::opts::{Confirm, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants};
-use hope::Hope;
 use slot::Slot;
 
 /// Events taken per wait.
@@ -210,7 +209,7 @@ impl Reactor for Epoll {
             return Err(NotIssued { errno, called: true });
         }
         let opts = &self.plan.opts;
-        if opts.confirm == Confirm::None && !opts.fastopen && self.hope.is_worth_a_look() {
+        if opts.confirm == Confirm::None && !opts.fastopen && self.hope.is_alive() {
             let slot = &mut self.slots[token.index()];
             let there = slot.socket.as_ref().is_some_and(|socket| is_connected(socket.as_fd()));
             self.hope.note(there);

@@ -8,6 +8,7 @@ mod counts;
 mod effort;
 mod epoll;
 mod half_open;
+mod hope;
 pub mod judgement;
 pub mod metrics;
 pub mod opts;

@@ -45,16 +45,7 @@ impl Machine {
     pub fn read() -> Self {
         let nofile = kernel::process::raise_nofile().map_or(1024, |limits| limits.soft);
         let cpus = kernel::process::allowed_cpus().map_or(1, |cpus| cpus.len().max(1));
-        Self { nofile, cpus, ports: read_ports() }
-    }
-}
-
-fn read_ports() -> Option<(u16, u16)> {
-    let text = kernel::sysctl::read("net.ipv4.ip_local_port_range").ok()?;
-    let mut ends = text.split_whitespace().map(str::parse);
-    match (ends.next(), ends.next()) {
-        (Some(Ok(low)), Some(Ok(high))) => Some((low, high)),
-        _ => None,
+        Self { nofile, cpus, ports: kernel::sysctl::port_range() }
     }
 }
 

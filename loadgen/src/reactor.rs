@@ -106,6 +106,11 @@ pub(crate) trait Reactor {
     /// not tell again.
     fn look_again(&mut self, token: Token) -> Option<Seen>;
 
+    /// May a connection end by itself, with its handshake? Then the worker cuts slow ones loose ([`Reactor::untie`]).
+    fn ties(&self) -> bool {
+        false
+    }
+
     /// The attempt takes longer than most: its connection must not end by itself any more, so that it can be asked. What
     /// never ends by itself need not listen.
     fn untie(&mut self, _token: Token) {}
@@ -127,4 +132,4 @@ pub(crate) trait Reactor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use socket2::SockAddr;
 
 use crate::attempt::NotIssued;
+use crate::hope::Hope;
 use crate::opts::{ArrivalKind, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants};
@@ -84,6 +85,7 @@ pub(crate) struct Uring {
     together: bool,
     /// See [`Plan::ends_with_the_handshake`].
     ties: bool,
+    hope: Hope,
     /// Connects and receives that have not completed, those of attempts that are gone included.
     outstanding: usize,
     /// What [`Uring::install`] asked for, and for whom.
@@ -133,6 +135,7 @@ impl Uring {
             sources: plan.sources.iter().map(|ip| SocketAddr::new(*ip, 0).into()).collect(),
             together: matches!(plan.opts.arrivals, ArrivalKind::Closed(_)),
             ties: plan.ends_with_the_handshake(),
+            hope: Hope::default(),
             outstanding: 0,
             installed: None,
             untold: VecDeque::new(),
@@ -274,6 +277,10 @@ impl Reactor for Uring {
         self.take_in();
         let at = self.untold.iter().position(|(of, _)| *of == token)?;
         self.untold.remove(at).map(|(_, seen)| seen)
+    }
+
+    fn ties(&self) -> bool {
+        self.ties
     }
 
     fn untie(&mut self, token: Token) {

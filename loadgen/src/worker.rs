@@ -20,7 +20,7 @@ use telemetry::Stop;
 
 use crate::attempt::{self, Attempt, Stage};
 use crate::counts::Counts;
-use crate::opts::{ArrivalKind, Confirm, Engine};
+use crate::opts::{ArrivalKind, Confirm};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token};
@@ -45,8 +45,6 @@ pub(crate) struct Share {
 /// One worker, moved into its thread.
 pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     plan: Arc<Plan>,
-    /// See [`Plan::ends_with_the_handshake`].
-    ends_with_the_handshake: bool,
     aim: Aim,
     sources: Sources,
     /// Planned instants, ns from the start, that are this worker's.
@@ -82,7 +80,6 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     ) -> Self {
         Self {
             pacer: Pacer::new(plan.opts.spin),
-            ends_with_the_handshake: plan.engine == Engine::IoUring && plan.ends_with_the_handshake(),
             plan,
             aim,
             sources,
@@ -106,7 +103,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     pub(crate) fn run(mut self, origin: u64, counts: &Counts) -> io::Result<()> {
         kernel::process::set_timer_slack_min();
         self.reactor.enter()?;
-        if self.ends_with_the_handshake {
+        if self.reactor.ties() {
             self.resent.begin();
         }
         self.origin = origin;
@@ -125,6 +122,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             let wake = self.wake(next);
             let now = monotonic_ns();
             self.reactor.wait(wake)?;
+            self.resent.expire();
             let mut happened = false;
             while let Some((token, seen)) = self.reactor.next() {
                 happened = true;
@@ -200,7 +198,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 counts.connecting.add(1);
                 self.attempts.put(token, Attempt { stage: Stage::Connecting, phase, planned, issued, established: 0 });
                 self.deadlines.push(issued.saturating_add(self.plan.opts.deadline.as_ns()), token);
-                if self.ends_with_the_handshake {
+                if self.reactor.ties() {
                     self.quick.push(issued + self.tick * 3 / 4, token);
                 }
             }
@@ -278,6 +276,10 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             Some(0)
         } else {
             let asked = self.reactor.with_socket(token, attempt::syn_retransmits);
+            if asked.is_some() {
+                // What asking has brought in meanwhile is later than the last reading.
+                self.resent.expire();
+            }
             asked.or_else(|| self.resent.nothing_since(attempt.issued).then_some(0))
         };
         let tally = counts.of(&attempt);

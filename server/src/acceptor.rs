@@ -302,12 +302,18 @@ impl Acceptor {
     }
 
     /// Sits out a stall; returns at once when there is none.
-    pub(crate) fn sit_out_stall(&self) {
+    pub(crate) fn sit_out_stall(&mut self) {
         while let Some(until) = self.stalled_until() {
             if sleep_until(until, self.stop.as_fd()) {
                 return;
             }
+            self.service.resume();
         }
+    }
+
+    /// A stall that an engine sat out by itself is over.
+    pub(crate) fn resume(&mut self) {
+        self.service.resume();
     }
 
     /// The instant (monotonic ns) at which the stall of now ends, `u64::MAX` for never; `None` when there is none. A stall

@@ -58,7 +58,11 @@ impl Observer {
             wait: merged(|tally| &tally.wait),
             wait_stamped: merged(|tally| &tally.wait_stamped),
             fill: shared.fills.snapshot(),
-            depths: shared.slots.iter().map(|slot| slot.depths().clone()).collect(),
+            // No metric is made of them.
+            depths: match detail {
+                Detail::Scrape | Detail::Own => Vec::new(),
+                Detail::Books | Detail::Full => shared.slots.iter().map(|slot| slot.depths().clone()).collect(),
+            },
             syn_recv,
             kernel,
             sampler_cpu_ns: shared.sampler_cpu_ns.get(),

@@ -52,7 +52,8 @@ impl Service {
             }
         };
         let now = monotonic_ns();
-        self.began = if back_to_back { self.ended } else { now };
+        // 0: there was none before.
+        self.began = if back_to_back && self.ended > 0 { self.ended } else { now };
         let end = planned_end(self.free_at, now, length, back_to_back);
         self.free_at = end;
         if matches!(self.delay, AcceptDelay::Spin(_) | AcceptDelay::SpinExponential(_)) {
@@ -62,6 +63,11 @@ impl Service {
         } else {
             sleep_until(end, stop);
         }
+    }
+
+    /// A stall is over: it was nobody's service.
+    pub(crate) fn resume(&mut self) {
+        self.ended = monotonic_ns();
     }
 
     /// Ends the service of one connection, when all is done for it that is done at once, and returns how long the acceptor
@@ -138,11 +144,29 @@ mod tests {
         std::thread::sleep(Duration::from_millis(3));
         service.spend(true, stop.as_fd());
         let second = service.end();
-        assert!(second >= 3_000_000 && second <= monotonic_ns() - between + 1_000_000, "one after the other: {second}");
-        std::thread::sleep(Duration::from_millis(5));
+        assert!(
+            second >= 3_000_000 && second <= monotonic_ns() - between + 100_000_000,
+            "one after the other: {second}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
         service.spend(false, stop.as_fd());
         let third = service.end();
-        assert!((2_000_000..second + 4_000_000).contains(&third), "idle before it: {third}");
+        assert!((2_000_000..200_000_000).contains(&third), "idle before it: {third}");
+        std::thread::sleep(Duration::from_millis(200));
+        service.resume();
+        service.spend(true, stop.as_fd());
+        let fourth = service.end();
+        assert!((2_000_000..200_000_000).contains(&fourth), "a stall before it: {fourth}");
+    }
+
+    #[test]
+    fn the_first_connection_waited_for_nobody() {
+        let (stop, _other) = UnixStream::pair().unwrap();
+        let mut service = Service::new("spin:1ms".parse().unwrap(), 1);
+        let before = monotonic_ns();
+        service.spend(true, stop.as_fd());
+        let first = service.end();
+        assert!(first >= 1_000_000 && first <= monotonic_ns() - before, "{first}");
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Loop {
     }
 
     /// Submits accepts where none is in flight and the door is not shut.
-    fn arm(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+    fn arm(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
         let now = monotonic_ns();
         if !self.doors.iter().any(|door| door.is_due(now)) {
             return Ok(());
@@ -311,7 +311,7 @@ impl Loop {
     }
 
     /// Deals with nothing that was taken until the stall is over. Multishot accepts go on meanwhile.
-    fn sit_out_stall(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+    fn sit_out_stall(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
         if self.taken.is_empty() {
             return Ok(());
         }
@@ -326,6 +326,7 @@ impl Loop {
             self.reap(acceptor)?;
             self.arm(acceptor)?;
             settle(self.ring.submit())?;
+            acceptor.resume();
         }
         Ok(())
     }

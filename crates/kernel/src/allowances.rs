@@ -42,11 +42,7 @@ impl Allowances {
     pub fn read() -> Self {
         let nofile = rustix::process::getrlimit(Resource::Nofile);
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let numbers = |name: &str| -> Vec<u64> {
-            let text = sysctl::read(name).unwrap_or_default();
-            text.split_whitespace().map_while(|number| number.parse().ok()).collect()
-        };
-        let number = |name: &str| numbers(name).first().copied();
+        let number = |name: &str| sysctl::numbers(name).first().copied();
         let page = rustix::param::page_size() as u64;
         Self {
             nofile: Limits { soft: nofile.current.unwrap_or(u64::MAX), hard: nofile.maximum.unwrap_or(u64::MAX) },
@@ -55,12 +51,9 @@ impl Allowances {
             memory_available: available(&meminfo),
             cgroup_memory: cgroup::memory_limit(),
             cgroup_pids: cgroup::pids_limit(),
-            tcp_memory: numbers("net.ipv4.tcp_mem").get(2).and_then(|pages| pages.checked_mul(page)),
+            tcp_memory: sysctl::numbers("net.ipv4.tcp_mem").get(2).and_then(|pages| pages.checked_mul(page)),
             somaxconn: number("net.core.somaxconn").and_then(|number| u32::try_from(number).ok()),
-            ports: match numbers("net.ipv4.ip_local_port_range").as_slice() {
-                [low, high] => u16::try_from(*low).ok().zip(u16::try_from(*high).ok()),
-                _ => None,
-            },
+            ports: sysctl::port_range(),
             time_wait_limit: number("net.ipv4.tcp_max_tw_buckets"),
             net_namespaces: number("user.max_net_namespaces"),
         }

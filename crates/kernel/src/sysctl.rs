@@ -230,6 +230,20 @@ pub fn read(name: &str) -> Result<String, SysctlError> {
     NetTree::default().read(name)
 }
 
+/// The leading numbers of a value; none of one that is missing or no number.
+pub fn numbers(name: &str) -> Vec<u64> {
+    let text = read(name).unwrap_or_default();
+    text.split_whitespace().map_while(|number| number.parse().ok()).collect()
+}
+
+/// The ports that the kernel picks from, first and last (`net.ipv4.ip_local_port_range`).
+pub fn port_range() -> Option<(u16, u16)> {
+    match numbers("net.ipv4.ip_local_port_range").as_slice() {
+        [low, high] => u16::try_from(*low).ok().zip(u16::try_from(*high).ok()),
+        _ => None,
+    }
+}
+
 /// Writes a value in the calling thread's namespace and returns the effective value, read back: the kernel may clamp or
 /// round what it was given.
 ///

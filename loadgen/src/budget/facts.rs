@@ -95,7 +95,7 @@ impl Facts {
 }
 
 fn number(name: &str) -> Option<u64> {
-    sysctl::read(name).ok()?.parse().ok()
+    sysctl::numbers(name).first().copied()
 }
 
 fn leftover(port: u16) -> u64 {

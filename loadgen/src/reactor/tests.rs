@@ -17,7 +17,7 @@ use crate::plan::{Machine, Plan};
 use crate::uring::{self, Ring, Uring};
 
 /// Nothing takes longer, however busy the machine.
-const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// Slots of a ring.
 const SLOTS: usize = 4;
@@ -42,7 +42,7 @@ fn token(slot: u32, generation: u32) -> Token {
 }
 
 /// The next that is told of an attempt.
-fn told(reactor: &mut impl Reactor, of: Token) -> Seen {
+pub(crate) fn told(reactor: &mut impl Reactor, of: Token) -> Seen {
     let began = Instant::now();
     loop {
         while let Some((token, seen)) = reactor.next() {
@@ -57,7 +57,12 @@ fn told(reactor: &mut impl Reactor, of: Token) -> Seen {
 
 /// For a while nothing is told.
 fn nothing_more(reactor: &mut impl Reactor) {
-    let until = monotonic_ns() + 50_000_000;
+    silence(reactor, 50);
+}
+
+/// Nothing is told for as long as this.
+pub(crate) fn silence(reactor: &mut impl Reactor, ms: u64) {
+    let until = monotonic_ns() + ms * 1_000_000;
     while monotonic_ns() < until {
         reactor.wait(Some(until)).expect("a wait");
         assert_eq!(reactor.next(), None);

@@ -20,6 +20,16 @@ impl Uring {
                 self.note_installed(token, result);
                 return None;
             }
+            // The chain had not come to the connect, or the connect is over and what it is tied to not yet: once more.
+            Step::Cut => {
+                if let Some(slot) = self.slots.get_mut(token.index()).filter(|slot| slot.token == token)
+                    && slot.tie == Tie::Cut
+                {
+                    slot.tie = Tie::Bound;
+                    self.cut(token);
+                }
+                return None;
+            }
             Step::End | Step::Stop => return None,
             // What was linked to a quiet request that failed completes quietly, too.
             Step::Open => self.outstanding -= 1 + reads,
@@ -33,15 +43,20 @@ impl Uring {
         };
         let (reset, tie) = (slot.reset, slot.tie);
         match (step, errno) {
-            (Step::Open, Some(errno)) => return Some(Seen::NoSocket(errno)),
+            (Step::Open, Some(errno)) => {
+                slot.tie = Tie::None;
+                return Some(Seen::NoSocket(errno));
+            }
             // Whatever became of the end, the connect it was tied to has succeeded.
             (Step::Tied, errno) if errno != Some(Errno::CANCELED) => {
                 slot.tie = Tie::Done;
+                self.hope.note(true);
                 slot.open = self.plan.opts.sockets == Sockets::Reused;
                 return Some(Seen::Connected);
             }
             (Step::Connect, Some(Errno::CANCELED)) if tie == Tie::Cut => {
                 slot.tie = Tie::None;
+                self.hope.note(false);
                 self.look(token);
                 return None;
             }

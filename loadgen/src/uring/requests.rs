@@ -41,7 +41,8 @@ impl Uring {
             }
         }
         let connect = opcode::Connect::new(file, self.target.1.as_ptr().cast(), self.target.1.len());
-        if self.ties {
+        let tied = self.ties && self.hope.is_alive();
+        if tied {
             // What succeeds is told by the end that is tied to it. Where it fails the kernel drops the end without a word.
             self.push(&step(connect.build(), Step::Connect, quiet));
             self.push(&step(self.end(file), Step::Tied, Flags::empty()));
@@ -56,7 +57,7 @@ impl Uring {
             self.push(&step(say.build(), Step::Say, quiet));
         }
         let waiting = 1 + u8::from(reads);
-        let tie = if self.ties { Tie::Bound } else { Tie::None };
+        let tie = if tied { Tie::Bound } else { Tie::None };
         self.slots[index] =
             Slot { token, wants: Wants::Connection, matched: 0, waiting, open: true, reset: false, tie };
         self.outstanding += usize::from(waiting);

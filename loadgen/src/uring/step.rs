@@ -11,6 +11,8 @@ pub(super) enum Step {
     Connect,
     /// What is linked to the connect and ends the connection: completes in its place.
     Tied,
+    /// The connect is cancelled: completes when it could not be.
+    Cut,
     /// What is looked at instead of a connect that was cancelled.
     Look,
     /// Completes when it failed.
@@ -23,8 +25,18 @@ pub(super) enum Step {
     Stop,
 }
 
-const STEPS: [Step; 9] =
-    [Step::Open, Step::Connect, Step::Tied, Step::Look, Step::Say, Step::Read, Step::Install, Step::End, Step::Stop];
+const STEPS: [Step; 10] = [
+    Step::Open,
+    Step::Connect,
+    Step::Tied,
+    Step::Cut,
+    Step::Look,
+    Step::Say,
+    Step::Read,
+    Step::Install,
+    Step::End,
+    Step::Stop,
+];
 
 impl Step {
     pub(super) fn user_data(self, token: Token) -> u64 {

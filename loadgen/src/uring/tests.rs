@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
 
 use socket2::Socket;
 use telemetry::Stop;
@@ -11,9 +10,7 @@ use super::*;
 use crate::attempt;
 use crate::opts::{Confirm, Engine, Opts};
 use crate::plan::Machine;
-
-/// Nothing takes longer, however busy the machine.
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::reactor::tests::{LIMIT, silence, told};
 
 /// An engine whose attempts need no confirmation, and the listener they go to.
 fn engine(backlog: i32, sockets: Sockets) -> Option<(Uring, TcpListener)> {
@@ -42,28 +39,6 @@ fn token(generation: u32) -> Token {
 
 fn begin(uring: &mut Uring, listener: &TcpListener, token: Token) {
     uring.open(token, listener.local_addr().expect("an address"), None).expect("an attempt");
-}
-
-fn told(uring: &mut Uring, of: Token) -> Seen {
-    let began = Instant::now();
-    loop {
-        while let Some((token, seen)) = uring.next() {
-            if token == of {
-                return seen;
-            }
-        }
-        assert!(began.elapsed() < LIMIT, "nothing is told of {of:?}");
-        uring.wait(Some(monotonic_ns() + 10_000_000)).expect("a wait");
-    }
-}
-
-/// Nothing is told for as long as this.
-fn silence(uring: &mut Uring, ms: u64) {
-    let until = monotonic_ns() + ms * 1_000_000;
-    while monotonic_ns() < until {
-        uring.wait(Some(until)).expect("a wait");
-        assert_eq!(uring.next(), None);
-    }
 }
 
 fn accepted(listener: &TcpListener) -> TcpStream {

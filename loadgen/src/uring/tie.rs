@@ -34,7 +34,7 @@ impl Uring {
             slot.tie = Tie::Cut;
             if self.room_for(1).is_ok() {
                 let cut = opcode::AsyncCancel::new(Step::Connect.user_data(token)).build();
-                self.push(&cut.user_data(Step::End.user_data(token)).flags(Flags::SKIP_SUCCESS));
+                self.push(&cut.user_data(Step::Cut.user_data(token)).flags(Flags::SKIP_SUCCESS));
             }
         }
     }

@@ -79,7 +79,9 @@ with_both_engines! {
                 opts.confirm = Confirm::None;
                 opts.sockets = sockets;
             }));
-            std::thread::sleep(Duration::from_millis(400));
+            let observer = generator.observer();
+            until("every SYN is out", || observer.snapshot(Detail::Books).measured.issued == PLANNED);
+            std::thread::sleep(Duration::from_millis(50));
             // Who waits is let in, and makes room for one at a time.
             listener.set_nonblocking(true).expect("an option");
             let began = Instant::now();
