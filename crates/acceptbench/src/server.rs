@@ -54,10 +54,13 @@ pub(crate) fn serve(args: ServerArgs) -> Result<End, Failure> {
                     serving.leave_to(successor);
                     return Ok(End::Success);
                 }
-                Err(reason) => note(&format!("warning: no hot restart, serving on: {reason}")),
+                Err(reason) => {
+                    // Those that came meanwhile; one that comes once this is said is a new wish.
+                    requests.forget_restarts();
+                    note(&format!("warning: no hot restart, serving on: {reason}"));
+                }
             },
         }
-        requests.forget_restarts();
     }
 }
 
