@@ -226,9 +226,8 @@ impl Capacity {
 mod tests {
     use super::*;
     use crate::html::Page;
-    use crate::quantity::Quantity;
     use crate::report::Report;
-    use crate::screen::{Place, Screen, render};
+    use crate::screen::{Screen, render};
     use crate::search::ladder;
     use crate::summary::Summary;
     use crate::testing;
@@ -270,20 +269,7 @@ mod tests {
         let (design, trials, capacity) = searched(&[2_100, 4_200]);
         let mut summary = Summary::of(&design, &trials, &["served-ratio"]).unwrap();
         summary.capacity = Some(capacity);
-        let screen = Screen {
-            name: "capacity",
-            question: "how many?",
-            design: &design,
-            summary: &summary,
-            quantity: Quantity::named("served-ratio").unwrap(),
-            smallest_effect: 0.05,
-            baseline: None,
-            expectations: &[],
-            notes: &[],
-            place: Place::Lab { cpus: 2 },
-            report: "report.html",
-            next: None,
-        };
+        let screen = Screen { name: "capacity", question: "how many?", ..testing::screen(&design, &summary) };
         let shown = render(&screen, 80);
         assert!(shown.contains("\nacceptors 2   4000/s  4000/s to 4757/s\n"), "{shown}");
         assert!(shown.contains("\nAnswer  acceptors 2 holds up to 4000/s"), "{shown}");
@@ -294,6 +280,7 @@ mod tests {
         assert!(!text.contains("## Cells"), "{text}");
         let html = Page { report, run: "capacity", analysis: None, grafana: None }.html().unwrap();
         assert!(html.contains("id=\"capacity\"") && !html.contains("id=\"cells\"") && !html.contains("id=\"latency\""));
+        assert!(!html.contains("id=\"depth\""), "of all levels together it says nothing");
     }
 
     #[test]

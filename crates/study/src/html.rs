@@ -72,7 +72,7 @@ impl Page<'_> {
                 "<section id=\"{id}\" aria-labelledby=\"{id}-title\"><h2 id=\"{id}-title\">{title}</h2>\n{html}</section>\n"
             )
         });
-        let data = json!({ "run": self.run, "summary": summary, "charts": maker.into_charts() });
+        let data = json!({ "charts": maker.into_charts() });
         // The template alone is searched for places: nothing in data is taken for one.
         let mut html = String::new();
         let parts = [

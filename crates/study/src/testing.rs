@@ -12,6 +12,7 @@ use crate::finding::{Claim, Comparison, Findings};
 use crate::ledger::{Ledger, balance};
 use crate::quantity::Quantity;
 use crate::results::{Timings, Topology, Trial};
+use crate::screen::{Place, Screen};
 use crate::summary::Summary;
 
 /// 1000 attempts planned: 200 timed out, 800 connected, of which 790 entered and were accepted and 10 are phantoms; 780
@@ -176,4 +177,22 @@ pub(crate) fn compare(design: &Design, trials: &[Trial], summary: &mut Summary, 
         seed: 1,
     };
     summary.findings = Some(Findings::of(&comparison, trials, summary));
+}
+
+/// The first screen of a run called backlog: `served-ratio` answers, nothing was expected, nothing else must be said.
+pub(crate) fn screen<'a>(design: &'a Design, summary: &'a Summary) -> Screen<'a> {
+    Screen {
+        name: "backlog",
+        question: "When does raising somaxconn help?",
+        design,
+        summary,
+        quantity: Quantity::named("served-ratio").expect("in the catalogue"),
+        smallest_effect: 0.05,
+        baseline: None,
+        expectations: &[],
+        notes: &[],
+        place: Place::Lab { cpus: 2 },
+        report: "results/latest/report.html",
+        next: None,
+    }
 }

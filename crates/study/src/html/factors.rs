@@ -13,8 +13,8 @@ use crate::report::median_and_spread;
 /// Lines whose figures are told in a chart's description.
 const TOLD: usize = 6;
 
-/// Legend and chart of one factor; `None` when there is nothing to draw.
-pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Option<(String, Chart)> {
+/// Legend and chart of one factor, and how many lines it had to leave out; `None` when there is nothing to draw.
+pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Option<(String, Chart, usize)> {
     let of = &cells.design.grids[cells.grid].factors[factor];
     let point = |cell: Option<&Cell>| {
         let spread = cells.summary.spread(cell?.index, quantity.name)?;
@@ -22,7 +22,8 @@ pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Op
         let ends = spread.interval.map_or(spread.range, |interval| [interval.low, interval.high]);
         Some(Point { y: spread.median, ends, text })
     };
-    let lines: Vec<(Line, String)> = along(cells.design, cells.grid, factor)
+    let (lines, left_out) = along(cells.design, cells.grid, factor);
+    let lines: Vec<(Line, String)> = lines
         .into_iter()
         .enumerate()
         .map(|(style, line)| {
@@ -37,7 +38,7 @@ pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Op
     if lines.is_empty() {
         return None;
     }
-    let left = lines.len().saturating_sub(TOLD);
+    let left = left_out + lines.len().saturating_sub(TOLD);
     let more = if left > 0 { format!("; {} more in the table", format::plural(left, "line")) } else { String::new() };
     let told: Vec<&str> = lines.iter().take(TOLD).map(|(_, told)| told.as_str()).collect();
     let description = format!("{}: {}{more}.", quantity.title, told.join("; "));
@@ -62,5 +63,5 @@ pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Op
         upright: Vec::new(),
         level: Vec::new(),
     };
-    Some((legend, chart))
+    Some((legend, chart, left_out))
 }

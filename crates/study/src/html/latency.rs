@@ -27,9 +27,6 @@ use crate::table::levels_in_words;
 /// Places of the lines, over the whole range.
 const PLACES: i32 = 96;
 
-/// A SYN's timer fires up to this much late, as a share of its time.
-const LATE: f64 = 0.03;
-
 /// What the times are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Times {
@@ -65,6 +62,8 @@ impl Times {
 pub(super) struct Latency<'a> {
     report: &'a Report<'a>,
     grid: usize,
+    /// The valid ones of this grid.
+    trials: Vec<&'a Trial>,
     times: Times,
     /// The filled buckets: the first and the last of any cell.
     range: (usize, usize),
@@ -76,7 +75,7 @@ impl<'a> Latency<'a> {
     /// `None` when nothing was recorded in this grid.
     pub(super) fn of(report: &'a Report<'a>, grid: usize) -> Option<Self> {
         let cells: BTreeSet<usize> = report.screen.design.cells_of(grid).map(|cell| cell.index).collect();
-        let trials: Vec<&Trial> = report.trials.iter().filter(|t| t.is_valid() && cells.contains(&t.cell)).collect();
+        let trials: Vec<&'a Trial> = report.trials.iter().filter(|t| t.is_valid() && cells.contains(&t.cell)).collect();
         let confirmed = trials.iter().any(|trial| trial.loadgen.opts.confirm != Confirm::None);
         let times = if confirmed { Times::FirstByte } else { Times::Connect };
         let filled = |trial: &&&Trial| {
@@ -86,25 +85,25 @@ impl<'a> Latency<'a> {
         let range = trials.iter().filter_map(|trial| filled(&trial)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
         let retries: BTreeSet<u64> = trials.iter().flat_map(|trial| retry_grid(&trial.loadgen)).collect();
         let retries = retries.into_iter().filter(|second| *second > 0).collect();
-        Some(Self { report, grid, times, range, retries })
+        Some(Self { report, grid, trials, times, range, retries })
     }
 
-    /// The charts' legend and panels, and the charts themselves.
-    pub(super) fn lines(&self) -> (String, Vec<Chart>) {
+    /// The charts' legend, the charts, and how many lines each had to leave out.
+    pub(super) fn lines(&self) -> (String, Vec<Chart>, usize) {
         let (least, greatest) = (lower_edge(self.range.0).max(1000) as f64, upper_edge(self.range.1) as f64);
         let axis =
             Axis::log(&format!("{}, from planned", self.times.name()), Unit::Seconds, least / 1e9, greatest / 1e9);
         let places = places(least, greatest);
-        let (panels, names) = panels(self.report.screen.design, self.grid);
+        let (panels, names, left_out) = panels(self.report.screen.design, self.grid);
         let charts = panels.iter().enumerate().map(|(index, panel)| self.chart(index, panel, &axis, &places)).collect();
         let names = names.iter().map(|(index, name)| (*index, name.as_str()));
-        (legend(names, Some(&format!("latency-{}", self.grid))), charts)
+        (legend(names, Some(&format!("latency-{}", self.grid))), charts, left_out)
     }
 
     fn chart(&self, index: usize, panel: &Panel<'_>, axis: &Axis, places: &[usize]) -> Chart {
         let line = |(style, name, cell): &(usize, String, &Cell)| {
-            let shares = self.shares(cell, |times, cohort| {
-                let share = |bucket: &usize| times.cumulative(*bucket) as f64 / cohort;
+            let shares = self.shares(cell, |trial, cohort| {
+                let share = |bucket: &usize| self.times.of(trial).cumulative(*bucket) as f64 / cohort;
                 places.iter().map(share).collect()
             });
             let point = |spread: summary::Spread| Point {
@@ -145,16 +144,17 @@ impl<'a> Latency<'a> {
         }
     }
 
-    /// Per place, the spread over the valid trials of a cell of what `read` makes of each: its times and its planned
-    /// attempts.
-    fn shares(&self, cell: &Cell, read: impl Fn(&HistogramSnapshot, f64) -> Vec<f64>) -> Vec<Option<summary::Spread>> {
-        let valid = self.report.trials.iter().filter(|trial| trial.is_valid() && trial.cell == cell.index);
-        let of_trials: Vec<Vec<f64>> = valid
-            .map(|trial| (trial, cohort(trial)))
+    /// Place by place, the spread over the valid trials of a cell of what `read` makes of each and of its planned attempts;
+    /// `None` without trials.
+    fn shares(&self, cell: &Cell, read: impl Fn(&Trial, f64) -> Vec<f64>) -> Vec<Option<summary::Spread>> {
+        let of_cell = self.trials.iter().filter(|trial| trial.cell == cell.index);
+        let of_trials: Vec<Vec<f64>> = of_cell
+            .map(|trial| (*trial, cohort(trial)))
             .filter(|(_, cohort)| *cohort > 0)
-            .map(|(trial, cohort)| read(self.times.of(trial), cohort as f64))
+            .map(|(trial, cohort)| read(trial, cohort as f64))
             .collect();
-        spreads(&of_trials)
+        let places = of_trials.first().map_or(0, Vec::len);
+        (0..places).map(|place| summary::Spread::of(of_trials.iter().map(|shares| shares[place]).collect())).collect()
     }
 
     /// Cells by buckets, and what was not served by how it ended.
@@ -172,10 +172,10 @@ impl<'a> Latency<'a> {
         }));
         let rows = self.report.screen.design.cells_of(self.grid).map(|cell| {
             let mut row = vec![Field::text(&levels_in_words(self.report.screen.design, cell))];
-            let within = self.shares(cell, |times, cohort| {
+            let within = self.shares(cell, |trial, cohort| {
                 let mut before = 0;
                 let counts = edges.iter().map(|edge| {
-                    let now = times.cumulative(*edge);
+                    let now = self.times.of(trial).cumulative(*edge);
                     let count = now - before;
                     before = now;
                     count as f64 / cohort
@@ -183,7 +183,10 @@ impl<'a> Latency<'a> {
                 counts.collect()
             });
             row.extend(within.into_iter().map(|spread| shade(spread, "heat")));
-            row.extend(self.ends(cell, &lost).into_iter().map(|spread| shade(spread, "loss")));
+            let ends = self.shares(cell, |trial, cohort| {
+                lost.iter().map(|verdict| trial.loadgen.measured.verdict(*verdict) as f64 / cohort).collect()
+            });
+            row.extend(ends.into_iter().map(|spread| shade(spread, "loss")));
             row
         });
         let table = Table {
@@ -228,13 +231,12 @@ impl<'a> Latency<'a> {
         Column::new(&title, &format!("{} to {}", tidy(&format::time(low)), tidy(&format::time(high))))
     }
 
-    /// The retry whose time the column begins with or holds.
+    /// The retry whose time the column holds. A SYN is sent again at its time or later, and no edge lies just behind one
+    /// ([`le_bounds`]): who was let in by it is in that column.
     fn retry_in(&self, from: usize, to: usize) -> Option<u64> {
         let (low, high) = (upper_edge(from) as f64 / 1e9, upper_edge(to) as f64 / 1e9);
-        self.retries
-            .iter()
-            .copied()
-            .find(|second| low <= *second as f64 && (*second as f64) * (1.0 - LATE) < high && low > 0.5)
+        let holds = |second: &u64| low > 0.5 && low <= *second as f64 && (*second as f64) < high;
+        self.retries.iter().copied().find(holds)
     }
 
     fn retried(&self, edges: &[usize]) -> Vec<u64> {
@@ -248,30 +250,13 @@ impl<'a> Latency<'a> {
 
     /// How attempts ended that have no time, in any valid trial of the grid.
     fn lost(&self) -> Vec<Verdict> {
-        let cells: BTreeSet<usize> = self.report.screen.design.cells_of(self.grid).map(|cell| cell.index).collect();
-        let trials = self.report.trials.iter().filter(|trial| trial.is_valid() && cells.contains(&trial.cell));
         let mut happened = BTreeSet::new();
-        for trial in trials {
+        for trial in &self.trials {
             let counts = &trial.loadgen.measured.verdicts;
             happened.extend(counts.iter().filter(|(_, count)| **count > 0).map(|(verdict, _)| *verdict));
         }
         happened.into_iter().filter(|verdict| *verdict != self.times.success()).collect()
     }
-
-    fn ends(&self, cell: &Cell, verdicts: &[Verdict]) -> Vec<Option<summary::Spread>> {
-        let valid = self.report.trials.iter().filter(|trial| trial.is_valid() && trial.cell == cell.index);
-        let shares = |trial: &Trial| {
-            let share = |verdict: &Verdict| trial.loadgen.measured.verdict(*verdict) as f64 / cohort(trial) as f64;
-            verdicts.iter().map(share).collect::<Vec<f64>>()
-        };
-        spreads(&valid.filter(|trial| cohort(trial) > 0).map(shares).collect::<Vec<_>>())
-    }
-}
-
-/// Place by place, the spread over trials; `None` without trials.
-fn spreads(of_trials: &[Vec<f64>]) -> Vec<Option<summary::Spread>> {
-    let places = of_trials.first().map_or(0, Vec::len);
-    (0..places).map(|place| summary::Spread::of(of_trials.iter().map(|shares| shares[place]).collect())).collect()
 }
 
 /// Buckets at even distances on a logarithmic axis, each once.

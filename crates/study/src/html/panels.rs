@@ -16,8 +16,8 @@ pub(super) struct Panel<'a> {
 }
 
 /// A chart for each level of the first factor, with a line for each combination of the others; a grid with one factor has
-/// one chart with a line for each level. And the lines' names, each once.
-pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Vec<(usize, String)>) {
+/// one chart with a line for each level. And the lines' names, each once, and how many lines are left out.
+pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Vec<(usize, String)>, usize) {
     let factors = &design.grids[grid].factors;
     let split = usize::from(factors.len() > 1);
     let mut names: Vec<(usize, String)> = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Ve
             None => panels.push(Panel { title, lines: vec![(style, name, cell)] }),
         }
     }
-    (panels, names)
+    (panels, names, styles.len().saturating_sub(LINES))
 }
 
 fn in_words(grid: &Grid, levels: &[usize], from: usize) -> String {
@@ -61,8 +61,8 @@ pub(super) struct Along<'a> {
     pub(super) cells: Vec<Option<&'a Cell>>,
 }
 
-/// The lines along one factor of a grid, one for each combination of the others.
-pub(super) fn along<'a>(design: &'a Design, grid: usize, factor: usize) -> Vec<Along<'a>> {
+/// The lines along one factor of a grid, one for each combination of the others, and how many are left out.
+pub(super) fn along<'a>(design: &'a Design, grid: usize, factor: usize) -> (Vec<Along<'a>>, usize) {
     let of = &design.grids[grid];
     let mut lines: Vec<(Vec<usize>, Along<'a>)> = Vec::new();
     for cell in design.cells_of(grid) {
@@ -79,8 +79,8 @@ pub(super) fn along<'a>(design: &'a Design, grid: usize, factor: usize) -> Vec<A
         });
         lines[index].1.cells[level] = Some(cell);
     }
-    lines.truncate(LINES);
-    lines.into_iter().map(|(_, line)| line).collect()
+    let left_out = lines.len().saturating_sub(LINES);
+    (lines.into_iter().take(LINES).map(|(_, line)| line).collect(), left_out)
 }
 
 #[cfg(test)]
@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn two_factors_make_a_chart_per_level_of_the_first() {
         let design = testing::backlog_design();
-        let (panels, names) = panels(&design, 0);
+        let (panels, names, left_out) = panels(&design, 0);
+        assert_eq!(left_out, 0);
         let titles: Vec<&str> = panels.iter().map(|panel| panel.title.as_str()).collect();
         assert_eq!(titles, ["somaxconn 16", "somaxconn 128", "somaxconn 1024"]);
         let names: Vec<&str> = names.iter().map(|(_, name)| name.as_str()).collect();
@@ -109,14 +110,14 @@ mod tests {
         ]);
         assert_eq!(panels(&design, 0).0.len(), 1);
         assert_eq!(panels(&design, 0).1.len(), 2);
-        let (alone, names) = panels(&design, 1);
+        let (alone, names, _) = panels(&design, 1);
         assert_eq!((alone[0].title.as_str(), names[0].1.as_str()), ("alone", ""));
     }
 
     #[test]
     fn lines_run_along_a_factor() {
         let design = testing::backlog_design();
-        let lines = along(&design, 0, 0);
+        let (lines, _) = along(&design, 0, 0);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[1].name, "backlog 128");
         let cells: Vec<usize> = lines[1].cells.iter().flatten().map(|cell| cell.index).collect();
@@ -131,8 +132,9 @@ mod tests {
             None,
             vec![testing::factor("server.acceptors", &["1", "2"]), testing::factor("server.backlog", &many)],
         )]);
-        let (panels, names) = panels(&design, 0);
+        let (panels, names, left_out) = panels(&design, 0);
         assert_eq!((panels.len(), names.len(), panels[1].lines.len()), (2, LINES, LINES));
-        assert_eq!(along(&design, 0, 0).len(), LINES);
+        let (lines, left) = along(&design, 0, 0);
+        assert_eq!((lines.len(), left, left_out), (LINES, 30 - LINES, 30 - LINES));
     }
 }

@@ -98,12 +98,12 @@
 
   // --- sorting ---
   const key = (cell) => (cell.dataset.key === undefined ? null : Number(cell.dataset.key));
-  const compare = (a, b) => {
+  const compare = (a, b, sign) => {
     const [x, y] = [key(a), key(b)];
-    if (x !== null && y !== null) return x - y;
-    // What has no number comes after what has one.
+    if (x !== null && y !== null) return sign * (x - y);
+    // What has no number comes after what has one, whichever way it goes.
     if (x !== null || y !== null) return x === null ? 1 : -1;
-    return a.textContent.localeCompare(b.textContent, "en", { numeric: true });
+    return sign * a.textContent.localeCompare(b.textContent, "en", { numeric: true });
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
@@ -117,7 +117,7 @@
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
         const body = table.tBodies[0];
-        const rows = [...body.rows].sort((a, b) => compare(a.cells[column], b.cells[column]) * (down ? -1 : 1));
+        const rows = [...body.rows].sort((a, b) => compare(a.cells[column], b.cells[column], down ? -1 : 1));
         body.append(...rows);
       });
     });

@@ -69,14 +69,15 @@ impl<'a> Sections<'a> {
     pub(super) fn all(&mut self) -> Result<Vec<Section>, UnknownQuantity> {
         // What sums up the trials of a cell would mix the levels of a search.
         let searched = self.page.report.screen.summary.capacity.is_some();
-        let (cells, latency) = if searched { (String::new(), String::new()) } else { (self.cells(), self.latency()) };
+        let (cells, latency, depth) =
+            if searched { Default::default() } else { (self.cells(), self.latency(), self.depth()) };
         let mut sections = vec![
             Section { id: "capacity", title: "Capacity", html: self.capacity() },
             Section { id: "cells", title: "Cells", html: cells },
             Section { id: "findings", title: "Findings", html: self.findings()? },
             Section { id: "why", title: "Why", html: self.explanation() },
             Section { id: "latency", title: "Latency", html: latency },
-            Section { id: "depth", title: "Accept queue over time", html: self.depth() },
+            Section { id: "depth", title: "Accept queue over time", html: depth },
             Section { id: "expectations", title: "Expectations", html: self.expectations() },
             Section { id: "analysis", title: "What the author says", html: self.analysis() },
             Section { id: "ledger", title: "Ledger", html: self.ledger() },
@@ -216,9 +217,11 @@ impl<'a> Sections<'a> {
         }
         let mut html = String::new();
         for factor in 0..design.grids[grid].factors.len() {
-            let Some((legend, chart)) = factors::chart(&self.of_grid(grid), factor, quantity) else { continue };
+            let Some((legend, chart, left_out)) = factors::chart(&self.of_grid(grid), factor, quantity) else {
+                continue;
+            };
             let figure = self.draw(&chart);
-            let _ = write!(html, "<div class=\"panel\">{figure}{legend}</div>");
+            let _ = write!(html, "<div>{figure}{legend}{}</div>", more_in_the_table(left_out));
         }
         if html.is_empty() { html } else { format!("<div class=\"panels\">{html}</div>\n") }
     }
@@ -228,7 +231,7 @@ impl<'a> Sections<'a> {
         for grid in self.grids() {
             let report = &self.page.report;
             let Some(latency) = Latency::of(report, grid) else { continue };
-            let (legend, charts) = latency.lines();
+            let (legend, charts, left_out) = latency.lines();
             let heat = latency.heat();
             html.push_str(&self.heading(grid));
             let figures: String = charts.iter().map(|chart| self.draw(chart)).collect();
@@ -236,7 +239,8 @@ impl<'a> Sections<'a> {
             let beside = if charts.len() == 1 { " class=\"beside\"" } else { "" };
             let _ = writeln!(
                 html,
-                "<div{beside}><div class=\"lines\">{legend}<div class=\"panels\">{figures}</div></div>{heat}</div>"
+                "<div{beside}><div class=\"lines\">{legend}<div class=\"panels\">{figures}</div></div>{heat}</div>{}",
+                more_in_the_table(left_out)
             );
         }
         if html.is_empty() {
@@ -329,7 +333,9 @@ impl<'a> Sections<'a> {
 
     /// Every effective sysctl; those that differ say where.
     fn sysctls(&self) -> String {
-        let seen = facts::sysctls(self.page.report.trials);
+        let mut seen: Vec<_> = facts::sysctls(self.page.report.trials).into_iter().collect();
+        // Those that differ first: they are what the run is about.
+        seen.sort_by_key(|(_, values)| values.len() == 1);
         let rows = seen.iter().flat_map(|(name, values)| {
             values.iter().map(move |(value, cells)| {
                 let place = if values.len() == 1 {
@@ -340,16 +346,10 @@ impl<'a> Sections<'a> {
                 vec![Field::text(name), Field::text(value).class("number"), Field::text(&place)]
             })
         });
-        // Those that differ first: they are what the run is about.
-        let mut rows: Vec<(bool, Vec<Field>)> = rows
-            .zip(seen.values().flat_map(|v| vec![v.len() == 1; v.len()]))
-            .map(|(row, alike)| (alike, row))
-            .collect();
-        rows.sort_by_key(|(alike, _)| *alike);
         Table {
             caption: "Read back from the server's namespace after they were set; those that differ first".to_owned(),
             columns: ["sysctl", "value", "cells"].map(Column::plain).to_vec(),
-            rows: rows.into_iter().map(|(_, row)| row).collect(),
+            rows: rows.collect(),
             class: "",
         }
         .html()
@@ -368,4 +368,12 @@ impl<'a> Sections<'a> {
             escape(self.page.report.command)
         )
     }
+}
+
+/// What a chart has no room for.
+fn more_in_the_table(left_out: usize) -> String {
+    if left_out == 0 {
+        return String::new();
+    }
+    format!("<p class=\"note\">{} more in the table only.</p>\n", format::plural(left_out, "line"))
 }

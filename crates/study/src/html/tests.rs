@@ -7,44 +7,24 @@ use super::sections::OF_TRIALS;
 use super::*;
 use crate::design::Design;
 use crate::expectation::{Expectation, Outcome};
-use crate::finding::{Claim, Comparison, Findings};
 use crate::results::Trial;
-use crate::screen::{Place, Screen};
+use crate::screen::Screen;
 use crate::testing;
 
 const EVIL: &str = "</script><img src=x onerror=alert(1)>\"'&{{body}}";
 
 /// A page and its report.md, of these trials.
 fn both(design: &Design, trials: &[Trial], grafana: Option<&str>) -> (String, String) {
-    let quantity = Quantity::named("served-ratio").unwrap();
     let summary = Summary::of(design, trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
     let mut summary = summary.explained(design, trials, 0.05);
-    let baselines: Vec<usize> =
-        (0..design.grids.len()).filter_map(|grid| Some(design.cells_of(grid).next()?.index)).collect();
-    let comparison = Comparison {
-        design,
-        baselines: &baselines,
-        metrics: &[quantity],
-        smallest_effect: 0.05,
-        claim: Claim::Findings,
-        seed: 1,
-    };
-    summary.findings = Some(Findings::of(&comparison, trials, &summary));
+    testing::compare(design, trials, &mut summary, &["served-ratio"]);
     let expectation = Expectation { that: "overflows > 0".parse().unwrap(), cells: None };
     let expectations = [Outcome::of(&expectation, design, trials).unwrap()];
     let screen = Screen {
-        name: "backlog",
         question: "when does raising somaxconn help?",
-        design,
-        summary: &summary,
-        quantity,
-        smallest_effect: 0.05,
         baseline: Some(0),
         expectations: &expectations,
-        notes: &[],
-        place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.html",
-        next: None,
+        ..testing::screen(design, &summary)
     };
     let environment = ["kernel release: 6.18".to_owned()];
     let report = Report { screen: &screen, trials, environment: &environment, command: "acceptbench run backlog" };
@@ -210,8 +190,8 @@ fn data_is_never_markup() {
     assert_eq!(html.matches("<section").count(), html.matches("</section>").count());
     assert_eq!(html.matches("<main>").count(), 1, "data was taken for a place of the template");
     assert!(text(&html).contains(&format!("no: {EVIL}")));
-    let cell = &data(&html)["summary"]["cells"][0]["name"];
-    assert_eq!(*cell, format!("{EVIL} 16, backlog {EVIL}"));
+    let place = &data(&html)["charts"]["factor-0-0-served-ratio"]["at"][0][1];
+    assert_eq!(*place, format!("{EVIL} 16"));
 }
 
 #[test]
@@ -257,6 +237,7 @@ fn retries_are_marked_where_the_kernel_makes_them() {
     assert!(html.contains("the kernel sends it after 1, 3 s"), "no retry at 2 s without linear timeouts");
     assert!(html.contains("title=\"3 s to 4 s\">↻ 3 s</th>"), "{}", text(&html));
     assert!(!html.contains("↻ 2 s"));
+    assert!(!html.contains("title=\"2 s to 3 s\">↻"), "who is in it came before the retry: {}", text(&html));
 }
 
 #[test]

@@ -28,11 +28,9 @@ impl Dashboards<'_> {
     /// The board over the time of these trials, from Grafana's root on.
     pub(super) fn path<'t>(&self, trials: impl Iterator<Item = &'t Trial>) -> String {
         let spans = trials.map(|trial| {
-            let steps = trial.timings;
-            let ms = steps.set_up_ms + steps.load_ms + steps.drain_ms + steps.tear_down_ms;
             let began = trial.started.as_millisecond();
             #[expect(clippy::cast_possible_truncation, reason = "a trial is shorter than 2^63 ms")]
-            let ended = began + ms.ceil() as i64;
+            let ended = began + (trial.timings.seconds() * 1e3).ceil() as i64;
             (began, ended)
         });
         let (from, to) = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
@@ -85,8 +83,7 @@ pub(super) fn table(report: &Report<'_>, quantities: &[&Quantity], dashboards: &
             [] => Field::text("yes"),
             reasons => Field::text(&format!("no: {}", reasons.join("; "))).class("bad"),
         };
-        let steps = trial.timings;
-        let took = (steps.set_up_ms + steps.load_ms + steps.drain_ms + steps.tear_down_ms) / 1e3;
+        let took = trial.timings.seconds();
         let mut row = vec![
             number(trial),
             Field::text(&trial.name),

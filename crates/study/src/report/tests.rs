@@ -4,7 +4,6 @@ use telemetry::Warning;
 
 use super::*;
 use crate::expectation::{Expectation, Outcome};
-use crate::screen::Place;
 use crate::testing;
 
 const LOW: &[(u64, u64)] = &[(170, 800), (172, 800), (174, 800)];
@@ -21,25 +20,11 @@ fn markdown_of(cells: [&[(u64, u64)]; 3], bend: impl FnOnce(&mut [Trial])) -> St
     ]);
     let mut trials = testing::trials(&design, &cells);
     bend(&mut trials);
-    let quantity = Quantity::named("served-ratio").unwrap();
     let mut summary = Summary::of(&design, &trials, &["served-ratio", "confirm-latency.p99"]).unwrap();
     testing::compare(&design, &trials, &mut summary, &["served-ratio", "confirm-latency.p99"]);
     let expectation = Expectation { that: "overflows > 0".parse().unwrap(), cells: None };
     let expectations = [Outcome::of(&expectation, &design, &trials).unwrap()];
-    let screen = Screen {
-        name: "backlog",
-        question: "When does raising somaxconn help?",
-        design: &design,
-        summary: &summary,
-        quantity,
-        smallest_effect: 0.05,
-        baseline: None,
-        expectations: &expectations,
-        notes: &[],
-        place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.html",
-        next: None,
-    };
+    let screen = Screen { expectations: &expectations, ..testing::screen(&design, &summary) };
     let environment = ["Linux 6.18 x86_64".to_owned()];
     Report { screen: &screen, trials: &trials, environment: &environment, command: "acceptbench run backlog" }
         .markdown()
@@ -178,20 +163,7 @@ fn the_report_says_what_bound_what_cannot_matter_and_what_theory_expects() {
     }
     let names = ["served-ratio", "confirm-latency.p99"];
     let summary = Summary::of(&design, &trials, &names).unwrap().explained(&design, &trials, 0.05);
-    let screen = Screen {
-        name: "backlog",
-        question: "When does raising somaxconn help?",
-        design: &design,
-        summary: &summary,
-        quantity: Quantity::named("served-ratio").unwrap(),
-        smallest_effect: 0.05,
-        baseline: None,
-        expectations: &[],
-        notes: &[],
-        place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.md",
-        next: None,
-    };
+    let screen = testing::screen(&design, &summary);
     let text = Report { screen: &screen, trials: &trials, environment: &[], command: "" }.markdown().unwrap();
     let row = "| backlog 16 | backlog and somaxconn alike | 3 | overflows 812; limit 16 = min(backlog 16, somaxconn 16); \
                queue full 10.0 % of the time |";

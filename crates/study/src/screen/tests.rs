@@ -11,20 +11,7 @@ fn rendered<'a>(design: &'a Design, trials: &[Trial], bend: impl FnOnce(&mut Scr
     // Leaked so that it lives as long as what `bend` borrows.
     let summary: &'a Summary =
         Box::leak(Box::new(Summary::of(design, trials, &["served-ratio", "confirm-latency.p99"]).unwrap()));
-    let mut screen = Screen {
-        name: "backlog",
-        question: "When does raising somaxconn help?",
-        design,
-        summary,
-        quantity: Quantity::named("served-ratio").unwrap(),
-        smallest_effect: 0.05,
-        baseline: None,
-        expectations: &[],
-        notes: &[],
-        place: Place::Lab { cpus: 2 },
-        report: "results/latest/report.html",
-        next: Some("acceptbench run phantoms"),
-    };
+    let mut screen = Screen { next: Some("acceptbench run phantoms"), ..testing::screen(design, summary) };
     bend(&mut screen);
     render(&screen, 80)
 }
