@@ -137,7 +137,7 @@ fn sysctls(tried: &Tried, experiments: &[Experiment]) -> Finding {
     let names: Vec<&str> = tried.no_sysctls.keys().map(String::as_str).collect();
     let reason = tried.no_sysctls.values().next().cloned().unwrap_or_default();
     Finding::ok("sysctls", format!("{} cannot be set: {reason}", names.join(", "))).missing(
-        "no experiment that varies them",
+        "no experiment that sets them",
         "run as root (the machine stays untouched), or vary server.backlog instead",
         users,
     )
