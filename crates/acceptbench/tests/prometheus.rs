@@ -1,5 +1,5 @@
-//! What Prometheus sees is what happened: a real Prometheus scrapes a server and a load generator, and every page of a
-//! run is read while it runs.
+//! What Prometheus sees is what happened: a real Prometheus scrapes a server and a load generator, every page of a run is
+//! read while it runs, and runs written as OpenMetrics are put into one Prometheus.
 //!
 //! Needs prometheus and promtool (Debian package `prometheus`); without them the tests say so and pass, unless
 //! `ACCEPTBENCH_REQUIRE_PROMETHEUS=1`. The load lasts 10 s; `ACCEPTBENCH_PROMETHEUS_SECONDS=60` makes it a minute:
@@ -10,6 +10,8 @@
 
 #[path = "prometheus/api.rs"]
 mod api;
+#[path = "prometheus/backfill.rs"]
+mod backfill;
 #[path = "prometheus/children.rs"]
 mod children;
 #[path = "prometheus/page.rs"]
@@ -145,6 +147,14 @@ fn load_seconds() -> u64 {
     seconds
 }
 
+/// Exit code of a run for which the machine lacks something.
+const REQUIREMENT: i32 = 69;
+
+/// May what is named here not be missing?
+fn is_required(what: &str) -> bool {
+    std::env::var_os(format!("ACCEPTBENCH_REQUIRE_{what}")).is_some_and(|value| value == "1")
+}
+
 /// Says so when prometheus or promtool is missing.
 fn missing_tools() -> bool {
     let missing =
@@ -153,8 +163,7 @@ fn missing_tools() -> bool {
     if missing.is_empty() {
         return false;
     }
-    let required = std::env::var_os("ACCEPTBENCH_REQUIRE_PROMETHEUS").is_some_and(|value| value == "1");
-    assert!(!required, "{} required and not found", missing.join(" and "));
+    assert!(!is_required("PROMETHEUS"), "{} required and not found", missing.join(" and "));
     eprintln!("skipped: {} not found; install the Debian package prometheus", missing.join(" and "));
     true
 }

@@ -23,6 +23,7 @@ name = "page"
 question = "does the page show?"
 analysis = "</main></script><img src=http://192.0.2.1/analysis.png>"
 replicates = 4
+retries = 0
 seed = 7
 warm-up = "50ms"
 measure = "300ms"

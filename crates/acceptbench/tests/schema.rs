@@ -34,10 +34,11 @@ levels = [{ "server.backlog" = 16, "half-open.count" = 3 }, { "server.backlog" =
 that = "overflows>0 and served-ratio >= 12 %"
 [compare]
 metrics = ["served-ratio"]
+by = "ranges"
 "#;
 
 /// A piece of it, and what makes it wrong.
-const WRONG: [(&str, &str); 17] = [
+const WRONG: [(&str, &str); 18] = [
     ("name = \"small\"", "name = \"Small one\""),
     ("question = \"does it fit?\"", ""),
     ("measure = \"300ms\"", "measure = 300"),
@@ -55,6 +56,7 @@ const WRONG: [(&str, &str); 17] = [
     ("to = [16, 128]", "levels = [{ \"server.backlog\" = 16 }]"),
     ("\"half-open.count\" = 9", "\"half-open.cuont\" = 9"),
     ("[\"served-ratio\"]", "[\"served-ration\"]"),
+    ("by = \"ranges\"", "by = \"range\""),
 ];
 
 fn validator() -> Validator {

@@ -11,7 +11,7 @@ use study::results::{Topology, Trial};
 
 use crate::attached::deployment::{Deployment, RATE, Run, inside, number, somaxconn};
 use crate::bad_input::file_is_refused;
-use crate::host::has_role;
+use crate::host::with_role;
 use crate::support::{machine, random, text};
 
 /// What the runner's death takes to be undone at most.
@@ -188,9 +188,7 @@ fn sysctls_that_nobody_put_back_are_repaired_before_a_run_goes_on() {
             std::thread::sleep(Duration::from_millis(1));
         }
         // As when their container ends: the one that would put them back goes first.
-        let restorer =
-            run.processes().into_iter().filter_map(|pid| pid.parse().ok()).find(|pid| has_role(*pid, "__restore"));
-        kill_process(Pid::from_raw(restorer.expect("a restorer")).expect("a pid"), Signal::KILL).expect("killed");
+        kill_process(with_role(&runner, "__restore").expect("a restorer"), Signal::KILL).expect("killed");
         runner.kill().expect("killed");
         runner.wait().expect("a child");
         assert_ne!(somaxconn(), before, "nobody put it back");

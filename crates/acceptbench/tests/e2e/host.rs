@@ -111,7 +111,7 @@ fn descendants(ancestor: i32) -> Vec<Stat> {
 }
 
 /// Is it the process of a trial with this role?
-pub(crate) fn has_role(pid: i32, role: &str) -> bool {
+fn has_role(pid: i32, role: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).any(|argument| argument == role.as_bytes())
 }

@@ -196,8 +196,15 @@ fn a_trial_that_does_not_count_is_repeated_at_the_end_of_its_block() {
     let mut runner = start(&lab, &["resumed.toml"]);
     let latest = kept(&lab, &mut runner, 1);
     // The last of the first block: `__trial` of the next one is started while its record is made, and is not needed yet.
+    let began = Instant::now();
+    let generator = loop {
+        if let Some(generator) = with_role(&runner, "__loadgen") {
+            break generator;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no load began");
+        std::thread::sleep(Duration::from_millis(2));
+    };
     std::thread::sleep(Duration::from_millis(300));
-    let generator = with_role(&runner, "__loadgen").expect("a load under way");
     kill_process(generator, Signal::STOP).expect("a signal");
     std::thread::sleep(Duration::from_millis(200));
     kill_process(generator, Signal::CONT).expect("a signal");

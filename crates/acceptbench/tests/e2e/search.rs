@@ -20,7 +20,7 @@ const EXPERIMENT: &str = r#"
     backlog = 128
     [loadgen]
     rate = 100
-    deadline = "100ms"
+    deadline = "250ms"
     workers = 1
     [sysctl]
     "net.ipv4.tcp_syncookies" = 0

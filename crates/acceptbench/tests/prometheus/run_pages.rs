@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::children::{ACCEPTBENCH, Running};
 use crate::page::{Samples, fetch, lint};
+use crate::{REQUIREMENT, is_required};
 
 /// Two cells, one of which overflows; two replicates.
 const EXPERIMENT: &str = r#"
@@ -43,9 +44,6 @@ by = "ranges"
 /// Trials of the experiment, and sockets that each keeps half open.
 const TRIALS: usize = 4;
 const HALF_OPEN: u64 = 3;
-
-/// Exit code of a run for which the machine lacks something.
-const REQUIREMENT: i32 = 69;
 
 /// A gauge goes with its trial.
 const GAUGE: &str = "acceptbench_loadgen_half_open";
@@ -121,8 +119,7 @@ pub(crate) fn check() {
     }
     let (status, printed) = run.finish(Duration::from_secs(5));
     if status.code() == Some(REQUIREMENT) {
-        let required = std::env::var_os("ACCEPTBENCH_REQUIRE_NETNS").is_some_and(|value| value == "1");
-        assert!(!required, "{printed:#?}");
+        assert!(!is_required("NETNS"), "{printed:#?}");
         eprintln!("skipped: experiments cannot run here: {printed:#?}");
         return;
     }

@@ -1,17 +1,4 @@
 //! Two runs written as OpenMetrics and put into one Prometheus: it knows both, as if it had scraped them.
-//!
-//! Needs prometheus and promtool (Debian package `prometheus`) and namespaces; without them the test says so and passes, unless
-//! `ACCEPTBENCH_REQUIRE_PROMETHEUS=1` or `ACCEPTBENCH_REQUIRE_NETNS=1`.
-
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
-#[path = "prometheus/api.rs"]
-mod api;
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
-#[path = "prometheus/children.rs"]
-mod children;
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
-#[path = "prometheus/page.rs"]
-mod page;
 
 use std::fs;
 use std::path::Path;
@@ -19,8 +6,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use api::Prometheus;
-use children::ACCEPTBENCH;
+use crate::api::Prometheus;
+use crate::children::ACCEPTBENCH;
+use crate::{REQUIREMENT, is_required, missing_tools};
 
 /// Two cells, two trials each.
 const EXPERIMENT: &str = r#"
@@ -28,6 +16,7 @@ const EXPERIMENT: &str = r#"
 name = "backfilled"
 question = "is it all there?"
 replicates = 2
+retries = 0
 warm-up = "0s"
 measure = "200ms"
 topology = "loopback"
@@ -41,26 +30,15 @@ set = "server.backlog"
 to = [4, 512]
 "#;
 
-/// Exit code of a run for which the machine lacks something.
-const REQUIREMENT: i32 = 69;
-
 fn run(directory: &Path, program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).current_dir(directory).output();
     output.unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-fn is_set(variable: &str) -> bool {
-    std::env::var_os(variable).is_some_and(|value| value == "1")
-}
-
 #[test]
 fn two_runs_in_one_prometheus_answer_one_query() {
-    for tool in ["prometheus", "promtool"] {
-        if !Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success()) {
-            assert!(!is_set("ACCEPTBENCH_REQUIRE_PROMETHEUS"), "{tool} required and not found");
-            eprintln!("skipped: {tool} not found; install the Debian package prometheus");
-            return;
-        }
+    if missing_tools() {
+        return;
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = directory.path();
@@ -70,7 +48,7 @@ fn two_runs_in_one_prometheus_answer_one_query() {
         let output = run(at, ACCEPTBENCH, &["run", "backfilled.toml", "--admin", "off"]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code() == Some(REQUIREMENT) {
-            assert!(!is_set("ACCEPTBENCH_REQUIRE_NETNS"), "{said}");
+            assert!(!is_required("NETNS"), "{said}");
             eprintln!("skipped: experiments cannot run here: {said}");
             return;
         }
