@@ -226,8 +226,7 @@ impl Evidence<'_> {
         }
         let (a, b) = self.spread(from).zip(self.spread(to))?;
         let effect = self.effect(from, to);
-        // `max` so that equal cells are nothing even with a smallest effect of 0.
-        Some(if effect < self.smallest_effect.max(f64::MIN_POSITIVE) {
+        Some(if finding::is_small(effect, self.smallest_effect) {
             Change::Nothing
         } else if a.overlaps(&b) {
             Change::Unsure

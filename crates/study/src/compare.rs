@@ -12,14 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::design::Design;
-use crate::quantity::{Better, Quantity, Unit, UnknownQuantity};
+use crate::finding::{self, Judgement};
+use crate::quantity::{Quantity, Unit, UnknownQuantity};
+use crate::reach::SIGNIFICANCE;
 use crate::results::Trial;
 use crate::settings;
 use crate::summary::{Spread, Summary};
-use chance::Stratum;
-
-/// What is called a finding is by chance in one of twenty comparisons at most.
-const SIGNIFICANCE: f64 = 0.05;
+use chance::{Stratum, Tested};
 
 /// One of the two runs.
 #[derive(Clone, Copy, Debug)]
@@ -58,44 +57,15 @@ pub struct Comparison {
 pub struct Overall {
     /// The quantity.
     pub quantity: &'static str,
-    /// Median of the cells' changes, see [`Compared::change`].
+    /// Median of the cells' changes, see [`Compared::change`]; nothing where the median change is from nothing to something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<f64>,
     /// How likely so great a difference is by chance, adjusted for all quantities asked about; nothing where each cell has one
     /// trial a run, or one run has no value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
-    /// What it came to.
-    pub finding: Finding,
-}
-
-/// What B is to A.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Finding {
-    /// Better, by the smallest effect or more, and not by chance.
-    Better,
-    /// Worse, likewise.
-    Worse,
-    /// Another value, likewise, of what has no good side.
-    Changed,
-    /// Less apart than the smallest effect.
-    NoDifference,
-    /// As far apart, and it may be chance.
-    Inconclusive,
-}
-
-impl Finding {
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Better => "better",
-            Self::Worse => "worse",
-            Self::Changed => "changed",
-            Self::NoDifference => "no difference",
-            Self::Inconclusive => "inconclusive",
-        }
-    }
+    /// What B is to A.
+    pub finding: Judgement,
 }
 
 /// Something with another value in B than in A.
@@ -210,7 +180,7 @@ impl Comparison {
         let pairs: Vec<CellPair> = cells.iter().zip(&chance.cells).filter_map(pair).collect();
         let overall = quantities.iter().zip(chance.overall);
         Ok(Self {
-            overall: overall.filter_map(|(quantity, p)| Overall::of(quantity, p, &pairs, smallest_effect)).collect(),
+            overall: overall.filter_map(|(quantity, t)| Overall::of(quantity, t, &pairs, smallest_effect)).collect(),
             runs: [a.name.to_owned(), b.name.to_owned()],
             smallest_effect,
             environment: unlike(a.environment, b.environment),
@@ -222,20 +192,21 @@ impl Comparison {
 
 impl Overall {
     /// `None` of a quantity that no cell has in both runs.
-    fn of(quantity: &'static Quantity, p: Option<f64>, cells: &[CellPair], smallest_effect: f64) -> Option<Self> {
-        let compared = || cells.iter().flat_map(|cell| &cell.quantities).filter(|c| c.quantity == quantity.name);
-        compared().find(|compared| compared.difference.is_some())?;
-        let change = Spread::of(compared().filter_map(|compared| compared.change).collect()).map(|all| all.median);
-        let finding = match change {
-            Some(change) if change.abs() < smallest_effect.max(f64::MIN_POSITIVE) => Finding::NoDifference,
-            Some(change) if p.is_some_and(|p| p <= SIGNIFICANCE) => match (quantity.better, change > 0.0) {
-                (Better::Neither, _) => Finding::Changed,
-                (Better::Higher, true) | (Better::Lower, false) => Finding::Better,
-                (Better::Higher, false) | (Better::Lower, true) => Finding::Worse,
-            },
-            _ => Finding::Inconclusive,
-        };
-        Some(Self { quantity: quantity.name, change, p, finding })
+    fn of(
+        quantity: &'static Quantity,
+        tested: Option<Tested>,
+        cells: &[CellPair],
+        smallest_effect: f64,
+    ) -> Option<Self> {
+        let compared = cells.iter().flat_map(|cell| &cell.quantities).filter(|c| c.quantity == quantity.name);
+        let change = Spread::of(compared.filter_map(Compared::effect).collect())?.median;
+        let beyond_chance = tested.filter(|tested| tested.p <= SIGNIFICANCE).map(|tested| tested.statistic);
+        Some(Self {
+            quantity: quantity.name,
+            change: change.is_finite().then_some(change),
+            p: tested.map(|tested| tested.p),
+            finding: Judgement::of(quantity.better, change, smallest_effect, beyond_chance),
+        })
     }
 }
 
@@ -243,39 +214,33 @@ impl Compared {
     fn of(quantity: &'static Quantity, spreads: [Option<Spread>; 2], smallest_effect: f64) -> Self {
         let (difference, change, outcome) = match spreads {
             [Some(a), Some(b)] => {
-                let difference = b.median - a.median;
-                let change = match quantity.unit {
-                    Unit::Ratio => Some(difference),
-                    _ if difference == 0.0 => Some(0.0),
-                    _ => (a.median != 0.0).then(|| difference / a.median.abs()),
-                };
-                // From nothing to something is never small.
-                let small = change.is_some_and(|change| change.abs() < smallest_effect.max(f64::MIN_POSITIVE));
-                let outcome = match (small, a.overlaps(&b)) {
+                let effect = finding::effect(a.median, b.median, quantity.unit);
+                let outcome = match (finding::is_small(effect, smallest_effect), a.overlaps(&b)) {
                     (true, _) => Outcome::Small,
                     (false, true) => Outcome::Overlap,
                     (false, false) => Outcome::Apart,
                 };
-                (Some(difference), change, outcome)
+                (Some(b.median - a.median), effect.is_finite().then_some(effect), outcome)
             }
             _ => (None, None, Outcome::Missing),
         };
         Self { quantity: quantity.name, unit: quantity.unit, spreads, difference, change, p: None, outcome }
     }
+
+    /// The change, infinite from nothing to something; nothing where a run has no value.
+    fn effect(&self) -> Option<f64> {
+        let [a, b] = self.spreads;
+        a.zip(b).map(|(a, b)| finding::effect(a.median, b.median, self.unit))
+    }
 }
 
-/// The valid trials of a cell, on scales on which runs differ by a shift: ratios as they are, everything else by its logarithm,
-/// since twice as slow is as far as twice as fast. Nothing is 1 µs or one thing away from 0.
+/// The valid trials of a cell, on scales on which runs differ by a shift.
 fn stratum(a: &[Trial], b: &[Trial], (one, other): (usize, usize), quantities: &[&'static Quantity]) -> Stratum {
     let valid = |trials: &[Trial], cell: usize| -> Vec<Vec<Option<f64>>> {
         let trials = trials.iter().filter(|trial| trial.cell == cell && trial.is_valid());
-        let on_scale = |quantity: &&'static Quantity, value: f64| match quantity.unit {
-            Unit::Ratio => value,
-            Unit::Seconds => (value.max(0.0) + 1e-6).ln(),
-            Unit::Count | Unit::PerSecond => value.signum() * value.abs().ln_1p(),
-        };
-        let values = |trial: &Trial| quantities.iter().map(|q| q.of(trial).map(|value| on_scale(q, value))).collect();
-        trials.map(values).collect()
+        let on_scale =
+            |quantity: &&'static Quantity, trial| Some(finding::on_scale(quantity.of(trial)?, quantity.unit));
+        trials.map(|trial| quantities.iter().map(|quantity| on_scale(quantity, trial)).collect()).collect()
     };
     let (mut values, others) = (valid(a, one), valid(b, other));
     let a = values.len();

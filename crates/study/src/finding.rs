@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::design::Design;
-use crate::interval::Interval;
+use crate::interval::{FEWEST, Interval};
 use crate::permutation::{Family, Layout, MONTE_CARLO};
 use crate::quantity::{Better, Quantity, Unit};
 use crate::reach::{SIGNIFICANCE, reachable_p};
@@ -88,7 +88,7 @@ pub struct Compared {
     pub cells: usize,
     /// Blocks in which two or more of them have a valid trial.
     pub blocks: usize,
-    /// The adjusted p that one cell comes to which differs beyond all doubt ([`reachable_p`]).
+    /// The adjusted p that a lone cell which differs beyond all doubt comes to at most ([`reachable_p`]).
     pub reachable: f64,
     /// Was it tested?
     pub tested: bool,
@@ -111,7 +111,7 @@ pub struct Contrast {
     /// How much more the cell has: a difference for ratios, a share of the baseline for everything else. Nothing where the
     /// baseline is 0 and the cell is not.
     pub effect: Option<f64>,
-    /// Of the effect, blocks resampled; from six blocks on.
+    /// Of the effect, from the same trials, blocks resampled; where both cells have six values or more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// Blocks in which both have a value.
@@ -143,9 +143,39 @@ pub enum Judgement {
 }
 
 impl Judgement {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::Changed => "changed",
+            Self::NoDifference => "no difference",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+
     /// Is it a finding?
     pub fn is_finding(self) -> bool {
         matches!(self, Self::Better | Self::Worse | Self::Changed)
+    }
+
+    /// Of an effect of medians, and of the statistic of means where that is beyond chance. Where the two disagree about the
+    /// direction there is no effect to speak of.
+    pub(crate) fn of(better: Better, effect: f64, smallest_effect: f64, beyond_chance: Option<f64>) -> Self {
+        if is_small(effect, smallest_effect) {
+            return Self::NoDifference;
+        }
+        match (beyond_chance, better) {
+            (Some(statistic), Better::Neither) if statistic * effect > 0.0 => Self::Changed,
+            (Some(statistic), _) if statistic * effect > 0.0 => {
+                if (better == Better::Higher) == (effect > 0.0) {
+                    Self::Better
+                } else {
+                    Self::Worse
+                }
+            }
+            _ => Self::Inconclusive,
+        }
     }
 }
 
@@ -190,7 +220,8 @@ impl Findings {
     }
 
     /// The contrast of two cells in a metric.
-    pub fn contrast(&self, baseline: usize, cell: usize, metric: &str) -> Option<&Contrast> {
+    #[cfg(test)]
+    pub(crate) fn contrast(&self, baseline: usize, cell: usize, metric: &str) -> Option<&Contrast> {
         self.contrasts.iter().find(|c| (c.baseline, c.cell, c.metric.as_str()) == (baseline, cell, metric))
     }
 }
@@ -214,20 +245,11 @@ impl Contrast {
             .map(|(base, other)| on_scale(*other, quantity.unit) - on_scale(*base, quantity.unit))
             .collect();
         let own_p = found.and_then(|_| student::of_mean(&differences));
-        let judgement = match (found, own_p) {
-            _ if effect.abs() < comparison.smallest_effect.max(f64::MIN_POSITIVE) => Judgement::NoDifference,
-            // Where mean and median disagree about the direction there is no effect to speak of.
-            (Some((statistic, p)), Some(own_p))
-                if p.max(own_p) <= SIGNIFICANCE && statistic.is_sign_positive() == (effect > 0.0) =>
-            {
-                match (quantity.better, effect > 0.0) {
-                    (Better::Neither, _) => Judgement::Changed,
-                    (Better::Higher, true) | (Better::Lower, false) => Judgement::Better,
-                    (Better::Higher, false) | (Better::Lower, true) => Judgement::Worse,
-                }
-            }
-            _ => Judgement::Inconclusive,
-        };
+        let beyond_chance = found
+            .zip(own_p)
+            .filter(|((_, p), own_p)| p.max(*own_p) <= SIGNIFICANCE)
+            .map(|((statistic, _), _)| statistic);
+        let judgement = Judgement::of(quantity.better, effect, comparison.smallest_effect, beyond_chance);
         let design = comparison.design;
         Some(Self {
             cell: index,
@@ -236,7 +258,7 @@ impl Contrast {
             metric: quantity.name.to_owned(),
             medians,
             effect: effect.is_finite().then_some(effect),
-            interval: effect_interval(&pairs, quantity.unit, comparison.seed),
+            interval: effect_interval(&grid.columns(metric, cell), quantity.unit, comparison.seed),
             blocks: pairs.len(),
             p: found.map(|(_, p)| p),
             own_p,
@@ -266,10 +288,15 @@ pub(crate) fn effect(from: f64, to: f64, unit: Unit) -> f64 {
     }
 }
 
+/// Is an effect below the smallest one that matters? None at all is, even where everything else matters.
+pub(crate) fn is_small(effect: f64, smallest_effect: f64) -> bool {
+    effect.abs() < smallest_effect.max(f64::MIN_POSITIVE)
+}
+
 /// The scale on which cells are taken to differ by a shift: ratios as they are, everything else by its logarithm, since twice
 /// as slow is as far as twice as fast. Any one scale keeps the test valid; this one keeps it sharp. Nothing is 1 µs or one
 /// thing away from 0.
-fn on_scale(value: f64, unit: Unit) -> f64 {
+pub(crate) fn on_scale(value: f64, unit: Unit) -> f64 {
     match unit {
         Unit::Ratio => value,
         Unit::Seconds => (value.max(0.0) + 1e-6).ln(),
@@ -277,14 +304,20 @@ fn on_scale(value: f64, unit: Unit) -> f64 {
     }
 }
 
-fn effect_interval(pairs: &[(f64, f64)], unit: Unit, seed: u64) -> Option<Interval> {
-    let (mut from, mut to) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
-    Interval::bootstrap(pairs.len(), seed, |blocks| {
-        from.clear();
-        to.clear();
-        from.extend(blocks.iter().map(|block| pairs[*block].0));
-        to.extend(blocks.iter().map(|block| pairs[*block].1));
-        effect(crate::summary::median(&mut from), crate::summary::median(&mut to), unit)
+/// Of the effect of medians over all blocks, those in which only one of the two has a value included.
+fn effect_interval(blocks: &[[Option<f64>; 2]], unit: Unit, seed: u64) -> Option<Interval> {
+    let values = |side: usize| blocks.iter().filter(|block| block[side].is_some()).count();
+    if values(0).min(values(1)) < FEWEST {
+        return None;
+    }
+    let mut sides = [Vec::with_capacity(blocks.len()), Vec::with_capacity(blocks.len())];
+    Interval::bootstrap(blocks.len(), seed, |resample| {
+        let [from, to] = [0, 1].map(|side| {
+            sides[side].clear();
+            sides[side].extend(resample.iter().filter_map(|block| blocks[*block][side]));
+            crate::summary::median(&mut sides[side])
+        });
+        effect(from, to, unit)
     })
 }
 

@@ -18,11 +18,15 @@
 
 mod relabelling;
 mod statistic;
+mod steps;
 
 use rayon::prelude::*;
 
 use relabelling::Relabelling;
 use statistic::Metric;
+
+pub(crate) use statistic::{beyond_rounding, error_of};
+pub(crate) use steps::Steps;
 
 use crate::random::streams;
 
@@ -35,10 +39,6 @@ pub const EXACT: u64 = 20_000;
 
 /// Relabellings per task; fixed, so that the same seed gives the same p on any number of CPUs.
 const TASK: u64 = 256;
-
-/// Statistics closer than this, absolutely or relatively, are equal: rounding must not make a relabelling less than the order
-/// it repeats, nor a difference of nothing more than nothing.
-const TIE: f64 = 1e-9;
 
 /// A grid of cells in blocks. The cells of different layouts never swap labels, but are one family.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +110,7 @@ impl Family {
         let tasks: Vec<_> = (0..tasks).zip(streams(seed, tasks)).collect();
         let count = |(task, mut random)| {
             let (mut order, mut found) = (run.clone(), Vec::with_capacity(contrasts.number));
-            let mut reached = vec![0; contrasts.number];
+            let mut reached = steps.none();
             for number in task * TASK..looked_at.min((task + 1) * TASK) {
                 if all.is_some() {
                     order.become_number(number);
@@ -123,7 +123,7 @@ impl Family {
             reached
         };
         let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(b).map(|(a, b)| a + b).collect();
-        let reached = tasks.into_par_iter().map(count).reduce(|| vec![0; contrasts.number], add);
+        let reached = tasks.into_par_iter().map(count).reduce(|| steps.none(), add);
         let adjusted = steps.adjusted(&reached, looked_at, all.is_some());
         let tested = contrasts
             .places()
@@ -163,47 +163,6 @@ impl Contrasts {
         self.metrics
             .iter()
             .flat_map(|(layout, index, metric)| metric.cells().iter().map(move |cell| (*layout, *index, *cell)))
-    }
-}
-
-/// The observed statistics, greatest first.
-struct Steps {
-    order: Vec<usize>,
-    sizes: Vec<f64>,
-}
-
-impl Steps {
-    fn of(observed: &[f64]) -> Self {
-        let mut order: Vec<usize> = (0..observed.len()).collect();
-        order.sort_by(|a, b| observed[*b].abs().total_cmp(&observed[*a].abs()));
-        let size = |index: &usize| observed[*index].abs() * (1.0 - TIE) - TIE;
-        Self { sizes: order.iter().map(size).collect(), order }
-    }
-
-    /// Counts at which steps the greatest statistic of the contrasts left there reaches the observed one.
-    fn count(&self, found: &[f64], reached: &mut [u64]) {
-        let mut greatest = 0.0_f64;
-        for (step, index) in self.order.iter().enumerate().rev() {
-            greatest = greatest.max(found[*index].abs());
-            reached[step] += u64::from(greatest >= self.sizes[step]);
-        }
-    }
-
-    /// Adjusted p by contrast: none is below that of an earlier step.
-    fn adjusted(&self, reached: &[u64], relabellings: u64, exact: bool) -> Vec<f64> {
-        let mut adjusted = vec![1.0; self.order.len()];
-        let mut least = 0.0_f64;
-        for (index, reached) in self.order.iter().zip(reached) {
-            // A random sample leaves the order that was run out; it is one of the relabellings (Phipson & Smyth 2010).
-            let p = if exact {
-                *reached as f64 / relabellings as f64
-            } else {
-                (*reached + 1) as f64 / (relabellings + 1) as f64
-            };
-            least = least.max(p);
-            adjusted[*index] = least;
-        }
-        adjusted
     }
 }
 

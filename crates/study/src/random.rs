@@ -26,3 +26,16 @@ pub(crate) fn streams(seed: u64, number: u64) -> Vec<Xoshiro256PlusPlus> {
     };
     (0..number).map(stream).collect()
 }
+
+/// Uniform above 0 and below 1.
+#[cfg(test)]
+pub(crate) fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
+    ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+}
+
+/// Normal with mean 0 and standard deviation 1, by Box and Muller.
+#[cfg(test)]
+pub(crate) fn normal(random: &mut Xoshiro256PlusPlus) -> f64 {
+    let (radius, angle) = ((-2.0 * uniform(random).ln()).sqrt(), std::f64::consts::TAU * uniform(random));
+    radius * angle.cos()
+}

@@ -15,16 +15,11 @@
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use crate::permutation::{MONTE_CARLO, Steps, beyond_rounding, error_of};
 use crate::random::shuffle;
 
-/// Dealings looked at: no p is below 1e-4, and 0.05 is known to ± 0.002 (one standard error).
-const DEALINGS: u32 = 9_999;
-
-/// Decides them: the same runs give the same p.
+/// Decides the dealings: the same runs give the same p.
 const SEED: u64 = 1;
-
-/// Rounding must not make a dealing less than the one it repeats.
-const TIE: f64 = 1.0 - 1e-9;
 
 /// The valid trials of one cell, those of A first.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,24 +30,33 @@ pub(super) struct Stratum {
     pub(super) values: Vec<Vec<Option<f64>>>,
 }
 
-/// p of everything that was asked.
+/// What was asked and what it came to.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Chance {
     /// By quantity: over all cells.
-    pub(super) overall: Vec<Option<f64>>,
-    /// By cell and quantity.
+    pub(super) overall: Vec<Option<Tested>>,
+    /// By cell and quantity: p.
     pub(super) cells: Vec<Vec<Option<f64>>>,
+}
+
+/// One question.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tested {
+    /// Difference of means over its standard error; positive where B has more.
+    pub(super) statistic: f64,
+    /// p, adjusted for its family.
+    pub(super) p: f64,
 }
 
 /// Deals and counts. `None` where there is nothing to test: no value in one of the runs, or one trial each everywhere.
 pub(super) fn test(strata: &[Stratum], quantities: usize) -> Chance {
-    test_by(strata, quantities, DEALINGS)
+    test_by(strata, quantities, MONTE_CARLO)
 }
 
-fn test_by(strata: &[Stratum], quantities: usize, dealings: u32) -> Chance {
+fn test_by(strata: &[Stratum], quantities: usize, dealings: u64) -> Chance {
     let mut labels: Vec<Vec<usize>> = strata.iter().map(|stratum| (0..stratum.values.len()).collect()).collect();
     let observed = Statistics::of(strata, &labels, quantities);
-    let (mut overall, mut cells) = (Steps::of(&observed.overall), Steps::of(&observed.cells));
+    let (mut overall, mut cells) = (Asked::of(&observed.overall), Asked::of(&observed.cells));
     let mut random = Xoshiro256PlusPlus::seed_from_u64(SEED);
     for _ in 0..dealings {
         for order in &mut labels {
@@ -63,15 +67,16 @@ fn test_by(strata: &[Stratum], quantities: usize, dealings: u32) -> Chance {
         cells.count(&dealt.cells);
     }
     let cells = cells.adjusted(dealings);
+    let tested = |(statistic, p): (&Option<f64>, Option<f64>)| Some(Tested { statistic: (*statistic)?, p: p? });
     Chance {
-        overall: overall.adjusted(dealings),
+        overall: observed.overall.iter().zip(overall.adjusted(dealings)).map(tested).collect(),
         cells: (0..strata.len())
             .map(|cell| (0..quantities).map(|q| cells[q * strata.len() + cell]).collect())
             .collect(),
     }
 }
 
-/// Absolute t by quantity, and by quantity and cell; `None` where there is none.
+/// t by quantity, and by quantity and cell; `None` where there is none.
 struct Statistics {
     overall: Vec<Option<f64>>,
     cells: Vec<Option<f64>>,
@@ -86,6 +91,8 @@ struct Part {
     weight: f64,
     /// Squares about the means of both runs.
     squares: f64,
+    /// Squares about the mean of all; 0 where that is rounding. Dealing does not change it.
+    total: f64,
     freedom: f64,
 }
 
@@ -96,23 +103,19 @@ impl Statistics {
             let parts: Vec<Part> =
                 strata.iter().zip(labels).map(|(stratum, order)| Part::of(stratum, order, quantity)).collect();
             let sum = |of: fn(&Part) -> f64| parts.iter().map(of).sum::<f64>();
-            let (squares, freedom, weight) =
-                (sum(|part| part.squares), sum(|part| part.freedom), sum(|part| part.weight));
-            let pooled = sum(|part| part.difference * part.weight) / weight;
-            found.overall.push(studentised(pooled, weight, squares, freedom));
-            let own = |part: &Part| studentised(part.difference, part.weight, part.squares, part.freedom);
-            found.cells.extend(parts.iter().map(own));
+            let weight = sum(|part| part.weight);
+            let pooled = Part {
+                difference: sum(|part| part.difference * part.weight) / weight,
+                weight,
+                squares: sum(|part| part.squares),
+                total: sum(|part| part.total),
+                freedom: sum(|part| part.freedom),
+            };
+            found.overall.push(pooled.studentised());
+            found.cells.extend(parts.iter().map(Part::studentised));
         }
         found
     }
-}
-
-/// `None` without a value in both runs or a degree of freedom. Without any variance a difference is beyond every bound.
-fn studentised(difference: f64, weight: f64, squares: f64, freedom: f64) -> Option<f64> {
-    if weight == 0.0 || freedom == 0.0 {
-        return None;
-    }
-    Some(if difference == 0.0 { 0.0 } else { difference.abs() / (squares / freedom / weight).sqrt() })
 }
 
 impl Part {
@@ -122,57 +125,58 @@ impl Part {
             let values = || trials.iter().filter_map(|trial| stratum.values[*trial][quantity]);
             let number = values().count() as f64;
             let mean = values().sum::<f64>() / number.max(1.0);
-            (number, mean, values().map(|value| (value - mean).powi(2)).sum::<f64>())
+            let magnitude = values().map(|value| value * value).sum::<f64>();
+            (number, mean, values().map(|value| (value - mean).powi(2)).sum::<f64>(), magnitude)
         };
-        let ((n_a, mean_a, squares_a), (n_b, mean_b, squares_b)) = (side(a), side(b));
+        let ((n_a, mean_a, squares_a, size_a), (n_b, mean_b, squares_b, size_b)) = (side(a), side(b));
         let alone = n_a == 0.0 || n_b == 0.0;
+        let (difference, weight) = if alone { (0.0, 0.0) } else { (mean_b - mean_a, n_a * n_b / (n_a + n_b)) };
+        let squares = squares_a + squares_b;
         Self {
-            difference: if alone { 0.0 } else { mean_b - mean_a },
-            weight: if alone { 0.0 } else { n_a * n_b / (n_a + n_b) },
-            squares: squares_a + squares_b,
+            difference,
+            weight,
+            squares,
+            total: beyond_rounding(squares + weight * difference.powi(2), size_a + size_b),
             freedom: (n_a - 1.0).max(0.0) + (n_b - 1.0).max(0.0),
         }
     }
+
+    /// `None` without a value in both runs or a degree of freedom.
+    fn studentised(&self) -> Option<f64> {
+        if self.weight == 0.0 || self.freedom == 0.0 {
+            return None;
+        }
+        let error = error_of(self.squares, self.total, self.freedom);
+        Some(if self.total == 0.0 { 0.0 } else { self.difference / (error / self.weight).sqrt() })
+    }
 }
 
-/// The observed statistics, greatest first, and how often dealings reached them.
-struct Steps {
-    /// Indices of those that exist.
-    order: Vec<usize>,
-    sizes: Vec<f64>,
-    reached: Vec<u32>,
+/// A family of questions, and how often dealings reached its steps.
+struct Asked {
+    /// Where the statistics are that exist.
+    places: Vec<usize>,
     all: usize,
+    steps: Steps,
+    reached: Vec<u64>,
 }
 
-impl Steps {
+impl Asked {
     fn of(observed: &[Option<f64>]) -> Self {
-        let mut there: Vec<(usize, f64)> =
-            observed.iter().enumerate().filter_map(|(index, t)| Some((index, (*t)?))).collect();
-        there.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        Self {
-            order: there.iter().map(|(index, _)| *index).collect(),
-            sizes: there.iter().map(|(_, t)| t * TIE).collect(),
-            reached: vec![0; there.len()],
-            all: observed.len(),
-        }
+        let places: Vec<usize> = (0..observed.len()).filter(|place| observed[*place].is_some()).collect();
+        let steps = Steps::of(&observed.iter().flatten().copied().collect::<Vec<f64>>());
+        Self { places, all: observed.len(), reached: steps.none(), steps }
     }
 
-    /// At which steps does the greatest statistic of those left there reach the observed one?
     fn count(&mut self, dealt: &[Option<f64>]) {
-        let mut greatest = 0.0_f64;
-        for (step, index) in self.order.iter().enumerate().rev() {
-            greatest = greatest.max(dealt[*index].unwrap_or(0.0));
-            self.reached[step] += u32::from(greatest >= self.sizes[step]);
-        }
+        let dealt: Vec<f64> = self.places.iter().map(|place| dealt[*place].unwrap_or(0.0)).collect();
+        self.steps.count(&dealt, &mut self.reached);
     }
 
-    /// p by index: none is below that of an earlier step. The dealing that was run is one of them (Phipson & Smyth 2010).
-    fn adjusted(&self, dealings: u32) -> Vec<Option<f64>> {
+    /// p by place.
+    fn adjusted(&self, dealings: u64) -> Vec<Option<f64>> {
         let mut adjusted = vec![None; self.all];
-        let mut least = 0.0_f64;
-        for (index, reached) in self.order.iter().zip(&self.reached) {
-            least = least.max(f64::from(reached + 1) / f64::from(dealings + 1));
-            adjusted[*index] = Some(least);
+        for (place, p) in self.places.iter().zip(self.steps.adjusted(&self.reached, dealings, false)) {
+            adjusted[*place] = Some(p);
         }
         adjusted
     }
@@ -180,9 +184,8 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
-    use rand_core::RngCore;
-
     use super::*;
+    use crate::random::uniform;
 
     /// A cell with one quantity.
     fn stratum(a: &[f64], b: &[f64]) -> Stratum {
@@ -190,7 +193,7 @@ mod tests {
     }
 
     fn p(chance: &Chance) -> (f64, Vec<f64>) {
-        (chance.overall[0].expect("tested"), chance.cells.iter().map(|cell| cell[0].expect("tested")).collect())
+        (chance.overall[0].expect("tested").p, chance.cells.iter().map(|cell| cell[0].expect("tested")).collect())
     }
 
     #[test]
@@ -201,6 +204,18 @@ mod tests {
         assert_eq!(cells, [overall]);
         let (none, _) = p(&test(&[stratum(&[1.0, 2.0], &[1.0, 2.0])], 1));
         assert!((none - 1.0).abs() < 1e-9, "{none}");
+    }
+
+    #[test]
+    fn rounding_is_neither_a_difference_nor_less_than_itself() {
+        let third = 0.1 + 0.2;
+        let (nothing, cells) = p(&test(&[stratum(&[0.3; 3], &[third; 3])], 1));
+        assert_eq!((nothing, cells), (1.0, vec![1.0]), "0.3 and 0.1 + 0.2 are no difference");
+        // Without spread only rounding tells the dealings apart that put the same trials together.
+        let (low, high) = ([0.3, third, 0.3, third], [0.9, 3.0 * third, 0.9, 3.0 * 0.3]);
+        let (overall, cells) = p(&test(&[stratum(&low, &high)], 1));
+        assert!((overall - 2.0 / 70.0).abs() < 0.005, "{overall}");
+        assert_eq!(cells, [overall]);
     }
 
     #[test]
@@ -216,7 +231,7 @@ mod tests {
     fn one_cell_that_differs_is_found_among_those_that_do_not() {
         let noise = |seed: u64| -> Vec<f64> {
             let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-            (0..12).map(|_| random.next_u64() as f64 / u64::MAX as f64).collect()
+            (0..12).map(|_| uniform(&mut random)).collect()
         };
         let mut strata: Vec<Stratum> = (0..5).map(|seed| stratum(&noise(seed)[..6], &noise(seed)[6..])).collect();
         strata.push(stratum(&noise(7)[..6], &noise(7)[6..].iter().map(|value| value + 3.0).collect::<Vec<_>>()));
@@ -228,7 +243,7 @@ mod tests {
     #[test]
     fn false_alarms_are_as_rare_as_promised() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
-        let mut draw = || random.next_u64() as f64 / u64::MAX as f64;
+        let mut draw = || uniform(&mut random);
         let mut alarms = 0;
         for _ in 0..60 {
             let mut side = || -> Vec<f64> { (0..4).map(|_| draw()).collect() };

@@ -19,6 +19,53 @@ fn compared(a: &[&[(u64, u64)]], b: &[&[(u64, u64)]], bend: impl FnOnce(&mut Vec
     Comparison::of(&a, &b, &[(0, 0), (1, 1)], &QUANTITIES, 0.05).unwrap()
 }
 
+/// Two runs of a design of so many cells, four trials each, compared in one quantity that `set` gives them by run, cell and
+/// trial.
+fn overall(quantity: &str, cells: usize, set: impl Fn(&mut Trial, usize, usize, u64)) -> (Overall, String) {
+    let design =
+        testing::design(&[(None, vec![testing::factor("server.backlog", &["16", "32", "64", "128"][..cells])])]);
+    let trials = |run: usize| -> Vec<Trial> {
+        let places = (0..cells).flat_map(|cell| (0..4).map(move |number| (cell, number)));
+        let trial = |(cell, number)| {
+            let mut trial = testing::trial(cell);
+            set(&mut trial, run, cell, number);
+            trial
+        };
+        places.map(trial).collect()
+    };
+    let (one, other, same) = (trials(0), trials(1), environment("6.1.0"));
+    let run = |name, trials| Run { name, design: &design, trials, environment: &same };
+    let pairs: Vec<(usize, usize)> = (0..cells).map(|cell| (cell, cell)).collect();
+    let found = Comparison::of(&run("a", &one), &run("b", &other), &pairs, &[quantity], 0.05).unwrap();
+    (found.overall[0].clone(), found.text(80))
+}
+
+#[test]
+fn cells_that_begin_at_nothing_are_not_left_out_over_all_cells() {
+    let (found, text) = overall("overflows", 2, |trial, run, cell, number| {
+        trial.server.kernel.net.listen_overflows = if run == 0 { 0 } else { 100 * (cell as u64 + 1) + number };
+    });
+    assert_eq!((found.change, found.finding), (None, Judgement::Worse), "{found:?}");
+    assert!(text.contains("\nOver all cells: worse, from 0 in the median (p 0.00"), "{text}");
+    // Two cells have something from nothing, one is as it was: the cell in the middle has more than any share.
+    let (found, _) = overall("overflows", 3, |trial, run, cell, number| {
+        trial.server.kernel.net.listen_overflows = if cell == 2 { 7 } else { run as u64 * (100 + number) };
+    });
+    assert_eq!((found.change, found.finding), (None, Judgement::Worse), "{found:?}");
+}
+
+#[test]
+fn over_all_cells_a_median_against_the_mean_is_no_finding() {
+    let (found, text) = overall("served-ratio", 3, |trial, run, cell, number| {
+        let by = if cell == 2 { [900, 500] } else { [500, 560] };
+        testing::serve(trial, by[run] + number, 1);
+    });
+    assert!(found.p.unwrap() <= 0.05 && (found.change.unwrap() - 0.06).abs() < 1e-9, "{found:?}");
+    assert_eq!(found.finding, Judgement::Inconclusive, "two cells better by 6 points, one worse by 40");
+    assert!(text.contains("\nOver all cells: inconclusive, median +6.0 pts, mean the other way (p 0.0"), "{text}");
+    assert!(text.lines().all(|line| width(line) <= 80), "{text}");
+}
+
 const HALF: &[(u64, u64)] = &[(500, 10), (510, 10), (520, 10)];
 const MORE: &[(u64, u64)] = &[(600, 20), (610, 20), (620, 20)];
 
@@ -44,19 +91,19 @@ fn over_all_cells_a_finding_needs_size_and_no_chance() {
     let four: &[(u64, u64)] = &[(500, 10), (505, 10), (510, 10), (515, 10)];
     let more: &[(u64, u64)] = &[(600, 20), (605, 20), (610, 20), (615, 20)];
     let found = overall(&[four, four], &[more, more]);
-    assert_eq!((found[0].quantity, found[0].finding), ("served-ratio", Finding::Better));
+    assert_eq!((found[0].quantity, found[0].finding), ("served-ratio", Judgement::Better));
     assert_eq!(
         (found[1].quantity, found[1].finding),
-        ("confirm-latency.p99", Finding::Worse),
+        ("confirm-latency.p99", Judgement::Worse),
         "it takes twice as long"
     );
     assert!(found.iter().all(|overall| overall.p.unwrap() < 0.01), "{found:?}");
     assert!((found[0].change.unwrap() - 0.1).abs() < 1e-9);
     let near: &[(u64, u64)] = &[(520, 10), (525, 10), (530, 10), (535, 10)];
     let small = &overall(&[four, four], &[near, near])[0];
-    assert_eq!((small.finding, small.p.unwrap() < 0.01), (Finding::NoDifference, true), "real and of no matter");
+    assert_eq!((small.finding, small.p.unwrap() < 0.01), (Judgement::NoDifference, true), "real and of no matter");
     let one = overall(&[&[(500, 10)], &[(500, 10)]], &[&[(900, 10)], &[(900, 10)]]);
-    assert_eq!((one[0].p, one[0].finding), (None, Finding::Inconclusive), "one trial each says nothing");
+    assert_eq!((one[0].p, one[0].finding), (None, Judgement::Inconclusive), "one trial each says nothing");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use crate::compare::{CellPair, Compared, Comparison, Overall, Unlike};
+use crate::finding::Judgement;
 use crate::format;
 use crate::quantity::{Quantity, Unit};
+use crate::reach::SIGNIFICANCE;
 use crate::summary::Spread;
 use crate::table::width;
 
@@ -102,9 +104,13 @@ impl Comparison {
 /// `Over all cells: B better, +10.0 pts in the median (p 0.0001)`.
 fn in_words(overall: &Overall) -> String {
     let unit = Quantity::named(overall.quantity).map_or(Unit::Count, |quantity| quantity.unit);
-    let change = overall.change.map_or_else(String::new, |change| format!(", {} in the median", points(change, unit)));
-    let p = overall.p.map_or_else(|| "not tested".to_owned(), |p| format!("p {p:.4}"));
-    format!("Over all cells: {}{change} ({p})", overall.finding.name())
+    let change = overall.change.map_or_else(|| "from 0".to_owned(), |change| points(change, unit));
+    let p = overall.p.map_or_else(|| "not tested".to_owned(), |p| format!("p {}", format::p_value(p)));
+    let finding = overall.finding.name();
+    if overall.finding == Judgement::Inconclusive && overall.p.is_some_and(|p| p <= SIGNIFICANCE) {
+        return format!("Over all cells: {finding}, median {change}, mean the other way ({p})");
+    }
+    format!("Over all cells: {finding}, {change} in the median ({p})")
 }
 
 /// A name, then its two values beside or below each other.

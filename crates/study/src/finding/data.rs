@@ -59,10 +59,14 @@ impl GridData {
         layout
     }
 
+    /// Baseline and cell in every block.
+    pub(super) fn columns(&self, metric: usize, cell: usize) -> Vec<[Option<f64>; 2]> {
+        self.values[metric].chunks_exact(self.cells.len()).map(|row| [row[0], row[cell]]).collect()
+    }
+
     /// Baseline and cell in the blocks that have both.
     pub(super) fn pairs(&self, metric: usize, cell: usize) -> Vec<(f64, f64)> {
-        let rows = self.values[metric].chunks_exact(self.cells.len());
-        rows.filter_map(|row| row[0].zip(row[cell])).collect()
+        self.columns(metric, cell).into_iter().filter_map(|[base, other]| base.zip(other)).collect()
     }
 
     pub(super) fn compared(&self, design: &Design, reachable: f64, tested: bool) -> Compared {

@@ -139,6 +139,55 @@ fn from_six_blocks_on_effects_have_intervals_and_json_keeps_everything() {
 }
 
 #[test]
+fn what_was_not_tested_has_a_reason_of_its_own() {
+    let factor = |levels| vec![testing::factor("server.backlog", levels)];
+    let two = testing::design(&[(None, factor(&["16", "128"])), (Some("overload"), factor(&["16", "128"]))]);
+    let (low, high) = ([LOW, &LOW[..2]].concat(), [HIGH, &HIGH[..2]].concat());
+    let found = findings(&two, &[0, 2], &["served-ratio"], &testing::trials(&two, &[&low, &high, &low, &high]));
+    assert_eq!(
+        found.sentence().unwrap(),
+        "1 better of 1 comparison, adjusted p ≤ 0.05; overload: backlog 16: by range, its p 0.031 and those of the grids \
+         before it add up to more than 0.05"
+    );
+    let few = testing::design(&[(None, factor(&["16", "128", "512"])), (Some("overload"), factor(&["16", "128"]))]);
+    let three = [&LOW[..3], &HIGH[..3], &LOW[..3], &LOW[..3], &HIGH[..3]];
+    assert_eq!(
+        findings(&few, &[0, 3], &["served-ratio"], &testing::trials(&few, &three)).sentence().unwrap(),
+        "not tested: backlog 16: 3 cells in 3 blocks reach p 0.11 only, overload: backlog 16: 2 cells in 3 blocks reach p \
+         0.25 only; judged by range"
+    );
+    let mut trials = testing::trials(&two, &[&low, &high]);
+    for trial in trials.iter_mut().filter(|trial| (trial.block < 3) == (trial.cell == 0)) {
+        trial.loadgen.measured.confirm_latency = telemetry::histogram::HistogramSnapshot::default();
+    }
+    assert_eq!(
+        findings(&two, &[0], &["confirm-latency.p99"], &trials).sentence().unwrap(),
+        "not tested: too few blocks in which a cell and its baseline have a value; judged by range"
+    );
+}
+
+#[test]
+fn an_effect_and_its_interval_are_of_the_same_trials() {
+    let design = backlogs(&["16", "128"]);
+    // The cell has no valid trial in the eight blocks in which the baseline takes twice as long.
+    let base: Vec<(u64, u64)> = (0..14).map(|block| (1000, if block < 6 { 100 } else { 200 } + block)).collect();
+    let cell: Vec<(u64, u64)> = (0..14).map(|block| (1000, 300 + block)).collect();
+    let mut trials = testing::trials(&design, &[&base, &cell]);
+    for trial in trials.iter_mut().filter(|trial| trial.cell == 1 && trial.block >= 6) {
+        trial.invalid.push("residual".to_owned());
+    }
+    let contrast = &findings(&design, &[0], &["confirm-latency.p99"], &trials).contrasts[0];
+    let (effect, interval) = (contrast.effect.unwrap(), contrast.interval.unwrap());
+    assert!((0.4..0.6).contains(&effect) && contrast.blocks == 6, "{contrast:?}");
+    assert!(interval.low <= effect && effect <= interval.high, "{contrast:?}");
+    trials
+        .iter_mut()
+        .filter(|trial| trial.cell == 1 && trial.block == 5)
+        .for_each(|t| t.invalid.push("off".to_owned()));
+    assert_eq!(findings(&design, &[0], &["confirm-latency.p99"], &trials).contrasts[0].interval, None, "five values");
+}
+
+#[test]
 fn ranges_are_not_tested_and_still_have_effects() {
     let design = backlogs(&["16", "128", "512"]);
     let trials = testing::trials(&design, &[LOW, HIGH, LOW]);

@@ -15,26 +15,33 @@ impl Findings {
             return Some("not asked for; judged by range".to_owned());
         }
         let Some(tested) = self.tested() else {
-            let worst = self.grids.first().map_or_else(String::new, super::Compared::reach);
-            return Some(format!("not tested: {worst}; judged by range"));
+            return Some(format!("not tested: {}; judged by range", self.why_untested()));
         };
-        let kinds = [
-            (Judgement::Better, "better"),
-            (Judgement::Worse, "worse"),
-            (Judgement::Changed, "changed"),
-            (Judgement::Inconclusive, "inconclusive"),
-        ];
+        let kinds = [Judgement::Better, Judgement::Worse, Judgement::Changed, Judgement::Inconclusive];
         let count = |kind| self.contrasts.iter().filter(|c| c.p.is_some() && c.judgement == kind).count();
         let counts: Vec<String> = kinds
             .into_iter()
-            .filter_map(|(kind, name)| Some(format!("{} {name}", Some(count(kind)).filter(|n| *n > 0)?)))
+            .filter_map(|kind| Some(format!("{} {}", Some(count(kind)).filter(|n| *n > 0)?, kind.name())))
             .collect();
         let counts = if counts.is_empty() { "no difference".to_owned() } else { counts.join(", ") };
         let comparisons = format::plural(tested, "comparison");
         let untested = self.grids.iter().filter(|grid| !grid.tested);
-        let untested = untested.map(|grid| format!("{}: by range, {}", grid.name, grid.reach()));
+        let untested = untested.map(|grid| format!("{}: by range, {}", grid.name, grid.why_untested()));
         let said = [format!("{counts} of {comparisons}, adjusted p ≤ {SIGNIFICANCE}")].into_iter().chain(untested);
         Some(said.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Why nothing at all was tested: the reason of each grid, said once where all have the same.
+    fn why_untested(&self) -> String {
+        let mut reasons: Vec<(&str, String)> =
+            self.grids.iter().map(|grid| (grid.name.as_str(), grid.why_untested())).collect();
+        if reasons.iter().all(|(_, reason)| *reason == reasons[0].1) {
+            reasons.truncate(1);
+        }
+        match reasons.as_slice() {
+            [(_, only)] => only.clone(),
+            several => several.iter().map(|(grid, why)| format!("{grid}: {why}")).collect::<Vec<_>>().join(", "),
+        }
     }
 
     /// Contrasts that were tested; nothing where none was.
@@ -58,14 +65,17 @@ impl Findings {
 }
 
 impl super::Compared {
-    /// What it can come to.
-    fn reach(&self) -> String {
-        format!(
-            "{} in {} reach p {} only",
-            format::plural(self.cells, "cell"),
-            format::plural(self.blocks, "block"),
-            format::p_value(self.reachable)
-        )
+    /// Why it was not tested, or why nothing came of it.
+    fn why_untested(&self) -> String {
+        let reachable = format::p_value(self.reachable);
+        if self.tested {
+            "too few blocks in which a cell and its baseline have a value".to_owned()
+        } else if self.reachable > SIGNIFICANCE {
+            let (cells, blocks) = (format::plural(self.cells, "cell"), format::plural(self.blocks, "block"));
+            format!("{cells} in {blocks} reach p {reachable} only")
+        } else {
+            format!("its p {reachable} and those of the grids before it add up to more than {SIGNIFICANCE}")
+        }
     }
 }
 

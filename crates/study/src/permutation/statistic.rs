@@ -4,6 +4,17 @@
 /// apart by the size of their effects, and not by noise.
 const ROUNDING: f64 = 1e-12;
 
+/// A sum of squares about means, or nothing where it is no more than the rounding of values whose squares add up to
+/// `magnitude`.
+pub(crate) fn beyond_rounding(squares: f64, magnitude: f64) -> f64 {
+    if squares <= magnitude * f64::EPSILON.powi(2) * 16.0 { 0.0 } else { squares }
+}
+
+/// The error's mean square, from what is left of the sum of squares `total` when effects are taken off.
+pub(crate) fn error_of(left: f64, total: f64, freedom: f64) -> f64 {
+    left.max(total * ROUNDING) / freedom
+}
+
 /// One metric of a layout.
 #[derive(Clone, Debug)]
 pub(super) struct Metric {
@@ -62,9 +73,7 @@ impl Metric {
                 magnitude += value * value;
             }
         }
-        if metric.total <= magnitude * f64::EPSILON.powi(2) * 16.0 {
-            metric.total = 0.0;
-        }
+        metric.total = beyond_rounding(metric.total, magnitude);
         metric.freedom -= metric.cells.len() as f64;
         let complete = metric.cells.len() + 1 == width && metric.present.iter().all(|cells| cells.len() == width);
         if !complete {
@@ -100,7 +109,7 @@ impl Metric {
             }
         }
         let (explained, variances) = self.effects(sums, into);
-        let error = (self.total - explained).max(self.total * ROUNDING) / self.freedom;
+        let error = error_of(self.total - explained, self.total, self.freedom);
         for (index, effect) in into[begin..].iter_mut().enumerate() {
             *effect /= (error * variances.of(index)).sqrt();
         }

@@ -1,8 +1,5 @@
-use rand_core::RngCore;
-use rand_xoshiro::Xoshiro256PlusPlus;
-
 use super::*;
-use crate::random::streams;
+use crate::random::{normal, streams, uniform};
 
 fn search(between: [u64; 2], within: f64) -> Search {
     Search {
@@ -31,11 +28,6 @@ fn up_to(capacity: u64) -> impl Fn(u64) -> Outcome {
     move |level| if level <= capacity { Outcome::Held } else { Outcome::Failed }
 }
 
-/// A uniform number above 0 and below 1.
-fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
-    ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-}
-
 /// Share of 1000 searches whose interval covers the capacity when that of each trial is off by a normal number of rungs, and
 /// the mean number of their trials.
 fn coverage(rungs: f64, seed: u64) -> (f64, f64) {
@@ -45,9 +37,11 @@ fn coverage(rungs: f64, seed: u64) -> (f64, f64) {
     for mut random in streams(seed, 1_000) {
         let capacity = 2_000.0 * 25_f64.powf(uniform(&mut random));
         let (said, found) = run(&search, |level| {
-            let normal =
-                (-2.0 * uniform(&mut random).ln()).sqrt() * (std::f64::consts::TAU * uniform(&mut random)).cos();
-            if level as f64 <= capacity * (normal * rungs * ratio).exp() { Outcome::Held } else { Outcome::Failed }
+            if level as f64 <= capacity * (normal(&mut random) * rungs * ratio).exp() {
+                Outcome::Held
+            } else {
+                Outcome::Failed
+            }
         });
         let [low, high] = found.interval;
         let inside = low.is_none_or(|low| low as f64 <= capacity) && high.is_none_or(|high| high as f64 >= capacity);

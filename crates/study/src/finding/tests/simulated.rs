@@ -5,14 +5,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 
 use super::*;
-use crate::random::streams;
-
-/// Normal, by Box and Muller.
-fn normal(random: &mut Xoshiro256PlusPlus) -> f64 {
-    let mut uniform = || ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    let (radius, angle) = ((-2.0 * uniform().ln()).sqrt(), std::f64::consts::TAU * uniform());
-    radius * angle.cos()
-}
+use crate::random::{normal, streams};
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some milliseconds")]
 fn whole_ns(ns: f64) -> u64 {

@@ -1,14 +1,9 @@
 //! How often experiments in which nothing differs come to something, and those in which something does to nothing.
 
-use rand_core::RngCore;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::*;
-
-/// A number from 0 to 1, neither of them.
-fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
-    ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-}
+use crate::random::uniform;
 
 /// Student's t with two degrees of freedom: so heavy in its tails that it has no variance.
 fn heavy(random: &mut Xoshiro256PlusPlus) -> f64 {
