@@ -39,11 +39,6 @@ impl Explanation {
         *self == Self::default()
     }
 
-    /// What bound the cell of this index.
-    pub fn binding_of(&self, cell: usize) -> Option<&Binding> {
-        self.binding.iter().find(|binding| binding.cell == cell)
-    }
-
     /// The lines of the first screen: name and text. What could not matter takes one line of `limit` characters.
     pub(crate) fn on_screen(&self, limit: usize) -> Vec<(&'static str, String)> {
         let inert = self.inert.in_words(limit).map(|text| ("Inert", text));
@@ -95,8 +90,19 @@ impl Explanation {
         let other = |cell: &CellTheory, offset: i64| {
             cell.prediction(offset).map_or_else(
                 || "–".to_owned(),
-                |other| format!("{}{}", loss(other.loss), if other.rejected { " (rejected)" } else { "" }),
+                |other| {
+                    let judged = match other.rejected {
+                        Some(true) => " (rejected)",
+                        Some(false) => "",
+                        None => " (not judged)",
+                    };
+                    format!("{}{judged}", loss(other.loss))
+                },
             )
+        };
+        let measured = |cell: &CellTheory| match cell.agrees() {
+            Some(_) => format!("{} ({}–{})", loss(cell.loss), loss(cell.interval[0]), loss(cell.interval[1])),
+            None => format!("{} ({})", loss(cell.loss), queueing::TOO_FEW),
         };
         let row = |cell: &CellTheory| {
             vec![
@@ -105,7 +111,7 @@ impl Explanation {
                 format!("{:.3}", cell.rho),
                 format!("{:.0}/s", cell.arrival_rate),
                 format::time(cell.service_seconds),
-                format!("{} ({}–{})", loss(cell.loss), loss(cell.interval[0]), loss(cell.interval[1])),
+                measured(cell),
                 other(cell, 0),
                 other(cell, -1),
                 other(cell, 1),
@@ -117,8 +123,9 @@ impl Explanation {
         let mut section = Section::new(
             "Queueing theory",
             "M/M/1/K at the measured arrival rate and service time, K = queue limit + 2. Loss with its interval (Student's t \
-             over trials; all cells together 95 %); a prediction outside it is rejected. The measured time has the handshake \
-             and the way of the first byte in it.",
+             over trials; all cells together 95 %); a prediction outside it is rejected. None is judged where fewer than five \
+             losses a trial are expected and measured. The measured time has the handshake and the way of the first byte in \
+             it.",
             [
                 "cell",
                 "K",

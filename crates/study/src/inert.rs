@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::binding::Facts;
 use crate::design::{Cell, Design};
 use crate::results::Trial;
 use crate::summary::Summary;
@@ -93,12 +94,15 @@ impl Mark {
 
 /// The valid trials of each cell.
 struct Runs<'a> {
-    by_cell: Vec<Vec<&'a Trial>>,
+    by_cell: Vec<Vec<Facts<'a>>>,
 }
 
 impl<'a> Runs<'a> {
     fn of(design: &Design, trials: &'a [Trial]) -> Self {
-        let of = |cell: &Cell| trials.iter().filter(|trial| trial.cell == cell.index && trial.is_valid()).collect();
+        let of = |cell: &Cell| {
+            let valid = trials.iter().filter(|trial| trial.cell == cell.index && trial.is_valid());
+            valid.map(Facts::of).collect()
+        };
         Self { by_cell: design.cells.iter().map(of).collect() }
     }
 }
@@ -160,16 +164,16 @@ impl Line {
 
     fn mark(&self, design: &Design, run: &[usize], group: &Group) -> Mark {
         let factors = &design.grids[self.grid].factors;
-        let label = |cell: usize, factor: usize| &factors[factor].levels[design.cells[cell].levels[factor]].label;
+        let label = |cell: usize| &factors[self.factor].levels[design.cells[cell].levels[self.factor]].label;
         let cells: Vec<usize> = run.iter().copied().filter(|cell| group.cells.contains(cell)).collect();
         let others = (0..factors.len()).filter(|factor| *factor != self.factor);
         let mut at: Vec<String> = design.grids[self.grid].name.iter().cloned().collect();
-        at.extend(others.map(|factor| format!("{} {}", factors[factor].label, label(cells[0], factor))));
+        at.extend(others.map(|factor| factors[factor].at(design.cells[cells[0]].levels[factor])));
         Mark {
             grid: self.grid,
             knob: factors[self.factor].label.clone(),
             at: at.join(", "),
-            levels: cells.iter().map(|cell| label(*cell, self.factor).clone()).collect(),
+            levels: cells.iter().map(|cell| label(*cell).clone()).collect(),
             whole: cells.len() == run.len(),
             reason: group.reasons.join("; "),
             source: group.sources.iter().copied().collect::<Vec<_>>().join("; "),

@@ -14,6 +14,8 @@ use telemetry::histogram::HistogramSnapshot;
 
 use crate::results::{Topology, Trial};
 
+pub(crate) use demand::{arrival_rate, service_is_measured, service_rate, service_seconds};
+
 /// What a value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -7,7 +7,8 @@
 
 mod beside;
 
-pub use beside::{CellTheory, Inapplicable, LEAST_TRIALS, Prediction, Queueing, of};
+pub(crate) use beside::TOO_FEW;
+pub use beside::{CellTheory, FEWEST_LOSSES, Inapplicable, LEAST_TRIALS, Prediction, Queueing, of};
 
 /// An M/M/1/K queue.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,22 +36,11 @@ impl Mm1k {
         if self.rho() <= 1.0 { self.rho().powf(f64::from(self.k)) / sum } else { 1.0 / sum }
     }
 
-    /// The share of the time that nobody is in the system.
-    pub fn idle(&self) -> f64 {
-        let (sum, _) = self.sums();
-        if self.rho() <= 1.0 { 1.0 / sum } else { self.rho().powf(-f64::from(self.k)) / sum }
-    }
-
     /// Mean number in the system, the one in service included.
     pub fn mean_number(&self) -> f64 {
         let (sum, weighted) = self.sums();
         let mean = weighted / sum;
         if self.rho() <= 1.0 { mean } else { f64::from(self.k) - mean }
-    }
-
-    /// Mean number in the accept queue.
-    pub fn mean_waiting(&self) -> f64 {
-        self.mean_number() - (1.0 - self.idle())
     }
 
     /// Arrivals per second that get in.

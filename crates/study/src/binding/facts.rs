@@ -1,16 +1,18 @@
 //! What the rules look at: the figures of one trial, taken from its books.
 
 use loadgen::judgement::Limit;
-use loadgen::opts::{ArrivalKind, Confirm, RunTime};
+use loadgen::opts::{ArrivalKind, Confirm};
 use loadgen::verdict::Verdict;
-use server::opts::{Engine, Handler, OnAccept, Stall};
+use server::opts::Stall;
 
+use crate::quantity;
 use crate::results::{Topology, Trial};
 
 /// The figures of a trial. Attempts are those of the measured phase; what the kernel counts is of the whole trial.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts<'a> {
-    trial: &'a Trial,
+    /// The trial itself.
+    pub(crate) trial: &'a Trial,
     /// Attempts planned, of a window those that ended in it.
     pub(crate) planned: u64,
     /// Attempts that came to what was asked for: the first byte, or without confirmation the connection.
@@ -19,31 +21,29 @@ pub(crate) struct Facts<'a> {
     pub(crate) unserved: u64,
     /// Limits of its own that the generator passed.
     pub(crate) limits: Vec<Limit>,
-    /// Planned per second, where that is one number.
+    /// Planned per second, where that is one number: a profile has no one rate, and a closed loop follows the server.
     pub(crate) rate: Option<f64>,
-    /// What the acceptors can serve per second at their measured service time, stalls taken off.
+    /// What the acceptors can serve per second, stalls taken off; unknown where [`quantity::service_rate`] is.
     pub(crate) capacity: Option<f64>,
 }
 
 impl<'a> Facts<'a> {
     pub(crate) fn of(trial: &'a Trial) -> Self {
         let cohort = &trial.loadgen.measured;
-        let planned = match trial.topology {
-            Topology::Attached => cohort.concluded(),
-            Topology::Veth | Topology::Loopback => cohort.planned,
-        };
+        let one_rate = !matches!(trial.loadgen.opts.arrivals, ArrivalKind::Profile(_));
         let served = match trial.loadgen.opts.confirm {
             Confirm::None => cohort.verdict(Verdict::Connected),
             Confirm::Greeting | Confirm::Reply => cohort.verdict(Verdict::Served),
         };
         Self {
             trial,
-            planned,
+            planned: quantity::cohort(trial),
             served,
             unserved: cohort.verdict(Verdict::Unserved),
             limits: loadgen::judgement::limits(&trial.loadgen),
-            rate: rate(trial),
-            capacity: capacity(trial),
+            rate: one_rate.then(|| quantity::arrival_rate(trial)).flatten(),
+            capacity: quantity::service_rate(trial)
+                .map(|rate| rate * awake(trial.server.opts.stall, trial.timings.load_ms)),
         }
     }
 
@@ -169,31 +169,6 @@ impl<'a> Facts<'a> {
 
 /// `net.core.somaxconn`.
 pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
-
-/// What was planned per second. A profile has no one rate, and a closed loop follows the server.
-fn rate(trial: &Trial) -> Option<f64> {
-    let opts = &trial.loadgen.opts;
-    let seconds = match (trial.topology, opts.duration) {
-        (Topology::Attached, _) | (_, RunTime::Forever) => trial.timings.load_ms / 1e3,
-        (_, RunTime::For(span)) => span.duration().as_secs_f64(),
-    };
-    let one_rate = !matches!(opts.arrivals, ArrivalKind::Profile(_) | ArrivalKind::Closed(_));
-    (one_rate && seconds > 0.0).then(|| trial.loadgen.measured.planned as f64 / seconds)
-}
-
-/// What the acceptors could serve per second. Unknown where nobody measures how long a connection keeps its acceptor: without
-/// an accept delay, with a child per connection, and where the blocking engine waits for the connection's end.
-fn capacity(trial: &Trial) -> Option<f64> {
-    let opts = &trial.server.opts;
-    let waits = opts.engine == Engine::Blocking
-        && (opts.hold.as_ns() > 0 || matches!(opts.on_accept, OnAccept::Reply | OnAccept::Echo | OnAccept::Hold));
-    let (spent, accepts) = (trial.server.total(|acceptor| acceptor.service_ns), trial.server.accepted());
-    if waits || opts.handler == Handler::Fork || spent == 0 || accepts == 0 {
-        return None;
-    }
-    let seconds = spent as f64 / 1e9 / accepts as f64;
-    Some(f64::from(opts.acceptors.get()) / seconds * awake(opts.stall, trial.timings.load_ms))
-}
 
 /// The share of the load's time in which nobody kept the acceptors from accepting.
 fn awake(stall: Option<Stall>, load_ms: f64) -> f64 {

@@ -2,6 +2,7 @@ use loadgen::judgement::LimitKind;
 use loadgen::verdict::Verdict;
 
 use super::*;
+use crate::results::Topology;
 use crate::testing;
 
 /// A trial of 1000 attempts in 1 s of which 200 were lost, with backlog, somaxconn, limit and overflows as asked, and a
@@ -14,6 +15,7 @@ fn overflowing(backlog: u32, somaxconn: u32, overflows: u64) -> Trial {
     trial.server.kernel.net.listen_overflows = overflows;
     trial.server.kernel.net.listen_drops = overflows;
     trial.loadgen.opts.duration = "2s".parse().unwrap();
+    trial.server.opts.accept_delay = "1ms".parse().unwrap();
     trial.server.acceptors[0].service_ns = 790 * 1_000_000;
     trial
 }
@@ -81,8 +83,26 @@ fn more_arrivals_than_the_acceptor_serves_are_its_fault_whatever_the_queue() {
 }
 
 #[test]
+fn rates_are_those_of_the_quantities() {
+    let mut trial = overflowing(16, 128, 812);
+    trial.topology = Topology::Attached;
+    trial.timings.load_ms = 1500.0;
+    let rates = |trial: &Trial| {
+        let of = |name: &str| crate::quantity::Quantity::named(name).unwrap().of(trial);
+        let facts = Facts::of(trial);
+        assert_eq!((facts.rate, facts.capacity), (of("arrival-rate"), of("service-rate")));
+        (facts.rate, facts.capacity)
+    };
+    assert_eq!(rates(&trial), (Some(500.0), Some(1000.0)), "the window of the generator lasted 2 s");
+    trial.server.opts.engine = server::opts::Engine::Blocking;
+    trial.server.opts.close = server::opts::Close::Wait;
+    assert_eq!(rates(&trial).1, None, "it waits for the client's end, too");
+}
+
+#[test]
 fn without_a_service_time_the_share_of_time_with_a_full_queue_decides_or_nobody_does() {
     let mut trial = overflowing(16, 128, 812);
+    trial.server.opts.accept_delay = server::opts::AcceptDelay::None;
     trial.server.acceptors[0].service_ns = 0;
     for (full_ms, expected) in [(100, Knob::Backlog), (700, Knob::Undetermined), (950, Knob::Acceptor)] {
         trial.server.listeners[0].full_ns = full_ms * 1_000_000;

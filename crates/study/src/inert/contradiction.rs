@@ -8,16 +8,22 @@
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
 use super::Mark;
+use crate::binding::Facts;
+use crate::finding;
 use crate::format;
-use crate::quantity::{Better, Quantity, Unit};
-use crate::results::Trial;
+use crate::quantity::{Better, Quantity};
 use crate::summary::{Spread, Summary};
 
 /// Chance of any false alarm in a run.
 const FALSE_ALARM: f64 = 0.001;
 
 /// What speaks against each mark, in its order.
-pub(super) fn of(marks: &[Mark], runs: &[Vec<&Trial>], summary: &Summary, smallest_effect: f64) -> Vec<Option<String>> {
+pub(super) fn of(
+    marks: &[Mark],
+    runs: &[Vec<Facts<'_>>],
+    summary: &Summary,
+    smallest_effect: f64,
+) -> Vec<Option<String>> {
     let quantities: Vec<&Quantity> = summary
         .units
         .keys()
@@ -27,15 +33,13 @@ pub(super) fn of(marks: &[Mark], runs: &[Vec<&Trial>], summary: &Summary, smalle
     let level = FALSE_ALARM / (marks.len() * quantities.len()).max(1) as f64;
     let against = |mark: &Mark| {
         quantities.iter().find_map(|quantity| {
-            let values = |cell: &usize| runs[*cell].iter().filter_map(|trial| quantity.of(trial)).collect::<Vec<_>>();
+            let values =
+                |cell: &usize| runs[*cell].iter().filter_map(|facts| quantity.of(facts.trial)).collect::<Vec<_>>();
             let cells: Vec<Vec<f64>> = mark.cells.iter().map(values).collect();
             let (low, high) = extremes(&cells)?;
             let (from, to) = (Spread::of(cells[low].clone())?, Spread::of(cells[high].clone())?);
-            let effect = match quantity.unit {
-                Unit::Ratio => to.median - from.median,
-                _ => (to.median - from.median) / from.median.abs(),
-            };
-            let clear = effect >= smallest_effect.max(f64::MIN_POSITIVE) && !from.overlaps(&to);
+            let effect = finding::effect(from.median, to.median, quantity.unit);
+            let clear = !finding::is_small(effect, smallest_effect) && !from.overlaps(&to);
             (clear && chance(&cells)? < level).then(|| {
                 let value = |spread: Spread| format::value(spread.median, quantity.unit);
                 format!(

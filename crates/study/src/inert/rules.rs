@@ -16,8 +16,8 @@ pub(super) struct Rule {
 
 impl Rule {
     /// The key that all trials of a cell share.
-    pub(super) fn key_of(&self, trials: &[&Trial]) -> Option<(String, String)> {
-        let mut keys = trials.iter().map(|trial| (self.key)(trial, &Facts::of(trial)));
+    pub(super) fn key_of(&self, trials: &[Facts<'_>]) -> Option<(String, String)> {
+        let mut keys = trials.iter().map(|facts| (self.key)(facts.trial, facts));
         let first = keys.next()??;
         keys.all(|key| key.is_some_and(|(key, _)| key == first.0)).then_some(first)
     }

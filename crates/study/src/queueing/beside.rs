@@ -7,8 +7,11 @@
 //! trials, never a binomial one. An interval by order statistics would assume less, and cannot be had: six trials give
 //! 96.9 % for one cell at most. All intervals of a run hold together with 95 % (Bonferroni over its cells). K − 1 and
 //! K + 1 are held against the same measurement, to show that it could have told them apart.
+//!
+//! It refuses to judge where losses are too rare: in every trial [`FEWEST_LOSSES`] must be expected, or have been measured.
+//! Fewer are far from normal, and six trials without any loss scatter so little that every theory would be rejected.
 
-use loadgen::opts::{ArrivalKind, Confirm, RunTime};
+use loadgen::opts::{ArrivalKind, Confirm};
 use loadgen::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use server::opts::{Engine, Handler, OnAccept};
@@ -17,10 +20,15 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use super::Mm1k;
 use crate::binding::Facts;
 use crate::design::Design;
+use crate::format;
+use crate::quantity;
 use crate::results::{Topology, Trial};
 
 /// Fewer valid trials say too little of their own scatter.
 pub const LEAST_TRIALS: usize = 6;
+
+/// A count of fewer than so many is not taken for normal (the rule of thumb of Cochran 1954).
+pub const FEWEST_LOSSES: f64 = 5.0;
 
 /// All intervals of a run together cover what they should with this chance.
 const CONFIDENCE: f64 = 0.95;
@@ -53,11 +61,12 @@ pub struct CellTheory {
     pub service_seconds: f64,
     /// Offered load: the mean of the trials.
     pub rho: f64,
-    /// Measured loss: arrivals that were not served, of those planned; the mean of the trials.
+    /// Measured loss: arrivals that found no room, of those planned; the mean of the trials.
     pub loss: f64,
-    /// Its simultaneous 95 % interval, from the scatter of the trials' differences from theory.
+    /// Its simultaneous 95 % interval, from the scatter of the trials' differences from theory; no more than their scatter where
+    /// losses are too few to judge.
     pub interval: [f64; 2],
-    /// What K − 1, K and K + 1 predict; without the first where the limit is 0 and K − 1 leaves no queue at all.
+    /// What K − 1, K and K + 1 predict. K is 2 at the least, so K − 1 is a room, too: without a queue where the limit is 0.
     pub predictions: Vec<Prediction>,
     /// Mean number in the system at K, theory.
     pub mean_number: f64,
@@ -77,8 +86,9 @@ pub struct Prediction {
     pub loss: f64,
     /// Simultaneous 95 % interval of measured − predicted.
     pub difference: [f64; 2],
-    /// Does the interval leave 0 out?
-    pub rejected: bool,
+    /// Does the interval leave 0 out? Nothing where losses are too few to judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<bool>,
 }
 
 /// A cell where the model does not apply.
@@ -101,17 +111,24 @@ impl Queueing {
 
     /// `within the interval in 8 of 8 cells; K−1 rejected in 5, K+1 in 4`; `None` where the model applies nowhere.
     pub fn in_words(&self) -> Option<String> {
-        let rejected = |offset: i64| {
-            let of_offset = |cell: &&CellTheory| cell.prediction(offset).is_some_and(|other| other.rejected);
+        let count = |offset: i64, rejected: Option<bool>| {
+            let of_offset =
+                |cell: &&CellTheory| cell.prediction(offset).is_some_and(|other| other.rejected == rejected);
             self.cells.iter().filter(of_offset).count()
         };
-        let (all, agree) = (self.cells.len(), self.cells.len() - rejected(0));
-        let cells = if all == 1 { "cell" } else { "cells" };
-        (all > 0).then(|| {
+        let (agree, few) = (count(0, Some(false)), count(0, None));
+        let within = match self.cells.len() - few {
+            0 => None,
+            judged => Some(format!("within the interval in {agree} of {}", format::plural(judged, "cell"))),
+        };
+        let too_few = (few > 0).then(|| format!("{TOO_FEW} in {}", format::plural(few, "cell")));
+        let found: Vec<String> = within.into_iter().chain(too_few).collect();
+        (!self.cells.is_empty()).then(|| {
             format!(
-                "M/M/1/K within the interval in {agree} of {all} {cells}; K−1 rejected in {}, K+1 in {}",
-                rejected(-1),
-                rejected(1)
+                "M/M/1/K {}; K−1 rejected in {}, K+1 in {}",
+                found.join(", "),
+                count(-1, Some(true)),
+                count(1, Some(true))
             )
         })
     }
@@ -123,11 +140,14 @@ impl CellTheory {
         self.predictions.iter().copied().find(|other| i64::from(other.k) == i64::from(self.k) + offset)
     }
 
-    /// Does theory lie within the interval of the measurement?
-    pub fn agrees(&self) -> bool {
-        self.prediction(0).is_some_and(|theory| !theory.rejected)
+    /// Does theory lie within the interval of the measurement? `None` where losses are too few to judge.
+    pub fn agrees(&self) -> Option<bool> {
+        self.prediction(0)?.rejected.map(|rejected| !rejected)
     }
 }
+
+/// Why a prediction is not judged.
+pub(crate) const TOO_FEW: &str = "too few losses to judge";
 
 /// Theory and measurement of every cell.
 pub fn of(design: &Design, trials: &[Trial]) -> Queueing {
@@ -153,9 +173,10 @@ pub fn of(design: &Design, trials: &[Trial]) -> Queueing {
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     k: u32,
+    planned: f64,
+    lost: f64,
     arrival_rate: f64,
     service_seconds: f64,
-    loss: f64,
     time: Option<f64>,
 }
 
@@ -182,7 +203,6 @@ fn measured(trials: &[&Trial]) -> Result<Vec<Measured>, String> {
 fn misfit(trial: &Trial) -> Option<String> {
     let (server, loadgen, facts) = (&trial.server.opts, &trial.loadgen.opts, Facts::of(trial));
     let greets = server.on_accept == OnAccept::Greet && server.handler == Handler::Inline;
-    let at_once = server.hold.as_ns() == 0 || server.engine != Engine::Blocking;
     let plain = server.defer_accept.as_ns() == 0 && server.fastopen == 0 && !loadgen.fastopen;
     let never_made = [Verdict::Shed, Verdict::NoPorts, Verdict::NoFds, Verdict::SelfConnect];
     let needs = [
@@ -194,7 +214,10 @@ fn misfit(trial: &Trial) -> Option<String> {
             !matches!(server.engine, Engine::IoUring | Engine::IoUringMultishot),
             "a ring takes connections off the queue before their service begins",
         ),
-        (greets && at_once, "the acceptor does not greet every connection itself and at once"),
+        (
+            greets && quantity::service_is_measured(server),
+            "the acceptor does not greet every connection itself and at once",
+        ),
         (loadgen.confirm == Confirm::Greeting, "without confirm greeting nobody knows who was served"),
         (
             loadgen.deadline.as_ns() < 1_000_000_000,
@@ -215,18 +238,24 @@ fn misfit(trial: &Trial) -> Option<String> {
 
 impl Measured {
     fn of(trial: &Trial) -> Option<Self> {
-        let (cohort, accepts) = (&trial.loadgen.measured, trial.server.accepted());
-        let RunTime::For(phase) = trial.loadgen.opts.duration else { return None };
-        let spent = trial.server.total(|acceptor| acceptor.service_ns);
-        let sound = cohort.planned > 0 && accepts > 0 && spent > 0;
+        let cohort = &trial.loadgen.measured;
+        // Who got in and was served after its deadline had room. The term is of the whole trial: of phantoms nobody knows
+        // whether they are of the warm-up.
+        let too_late = trial.ledger.terms.too_late.min(cohort.verdict(Verdict::Unserved));
+        let lost = cohort.planned.saturating_sub(cohort.verdict(Verdict::Served) + too_late);
         let limit = trial.server.listeners.first()?.limit;
-        sound.then(|| Self {
+        (cohort.planned > 0).then_some(Self {
             k: limit.saturating_add(2),
-            arrival_rate: cohort.planned as f64 / phase.duration().as_secs_f64(),
-            service_seconds: spent as f64 / 1e9 / accepts as f64,
-            loss: 1.0 - cohort.verdict(Verdict::Served) as f64 / cohort.planned as f64,
+            planned: cohort.planned as f64,
+            lost: lost as f64,
+            arrival_rate: quantity::arrival_rate(trial)?,
+            service_seconds: quantity::service_seconds(trial)?,
             time: cohort.confirm_service.mean().map(|ns| ns / 1e9),
         })
+    }
+
+    fn loss(&self) -> f64 {
+        self.lost / self.planned
     }
 
     fn model(&self, k: u32) -> Option<Mm1k> {
@@ -250,7 +279,7 @@ fn theory(cell: usize, name: String, all: &[Measured], cells: usize) -> Option<C
         arrival_rate: over(|trial| trial.arrival_rate),
         service_seconds: over(|trial| trial.service_seconds),
         rho: over(|trial| trial.arrival_rate * trial.service_seconds),
-        loss: over(|trial| trial.loss),
+        loss: over(Measured::loss),
         interval: expected.difference.map(|end| expected.loss + end),
         mean_number: mean(&models.iter().map(Mm1k::mean_number).collect::<Vec<_>>()),
         time_in_system: mean(&models.iter().map(Mm1k::time_in_system).collect::<Vec<_>>()),
@@ -261,10 +290,13 @@ fn theory(cell: usize, name: String, all: &[Measured], cells: usize) -> Option<C
 
 fn prediction(k: u32, all: &[Measured], cells: usize) -> Option<Prediction> {
     let losses: Vec<f64> = all.iter().map(|trial| Some(trial.model(k)?.loss())).collect::<Option<_>>()?;
-    let differences: Vec<f64> = all.iter().zip(&losses).map(|(trial, loss)| trial.loss - loss).collect();
+    let differences: Vec<f64> = all.iter().zip(&losses).map(|(trial, loss)| trial.loss() - loss).collect();
     let (middle, half) = (mean(&differences), half_width(&differences, cells)?);
     let difference = [middle - half, middle + half];
-    Some(Prediction { k, loss: mean(&losses), difference, rejected: difference[0] > 0.0 || difference[1] < 0.0 })
+    let expected = all.iter().zip(&losses).all(|(trial, loss)| trial.planned * loss >= FEWEST_LOSSES);
+    let judged = expected || all.iter().all(|trial| trial.lost >= FEWEST_LOSSES);
+    let rejected = judged.then_some(difference[0] > 0.0 || difference[1] < 0.0);
+    Some(Prediction { k, loss: mean(&losses), difference, rejected })
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -40,8 +40,8 @@ fn theory_stands_at_the_measured_rate_and_service_time_and_k_is_limit_plus_two()
     for (loss, expected) in losses.iter().zip([0.121_846_739_648, 0.088_819_498_656, 0.066_341_653_034]) {
         assert!((loss - expected).abs() < 1e-10, "{loss}, not {expected}");
     }
-    assert!(cell.agrees());
-    assert!(cell.prediction(-1).unwrap().rejected && cell.prediction(1).unwrap().rejected);
+    assert_eq!(cell.agrees(), Some(true));
+    assert_eq!([-1, 1].map(|offset| cell.prediction(offset).unwrap().rejected), [Some(true); 2]);
     assert_eq!(
         all.in_words().as_deref(),
         Some("M/M/1/K within the interval in 1 of 1 cell; K−1 rejected in 1, K+1 in 1")
@@ -51,8 +51,8 @@ fn theory_stands_at_the_measured_rate_and_service_time_and_k_is_limit_plus_two()
 #[test]
 fn a_measurement_off_by_one_place_is_not_called_agreement() {
     let all = of(&design(), &six(0.1218));
-    assert!(!all.cells[0].agrees());
-    assert!(!all.cells[0].prediction(-1).unwrap().rejected);
+    assert_eq!(all.cells[0].agrees(), Some(false));
+    assert_eq!(all.cells[0].prediction(-1).unwrap().rejected, Some(false));
     let (low, high) = (all.cells[0].interval[0], all.cells[0].interval[1]);
     assert!(low < 0.1218 && 0.1218 < high && low > 0.1 && high < 0.14, "{low}–{high}");
 }
@@ -124,4 +124,75 @@ fn five_trials_are_too_few_and_a_run_without_any_cell_shows_nothing() {
     let all = of(&two, &trials);
     assert_eq!((all.cells.len(), all.inapplicable[0].cell), (1, 1));
     assert_eq!(all.inapplicable[0].reason, "5 valid trials, 6 are needed");
+}
+
+/// Six trials of 3200 arrivals at ρ = 0.8 and a limit of 31, so K = 33: theory expects 0.4 losses in each.
+fn rare(lost: [u64; 6]) -> Queueing {
+    let mut trials = lost.map(|lost| trial(3200, lost)).to_vec();
+    for trial in &mut trials {
+        trial.server.listeners[0].limit = 31;
+    }
+    of(&design(), &trials)
+}
+
+#[test]
+fn losses_too_rare_to_be_normal_reject_nothing() {
+    let all = rare([0; 6]);
+    let cell = &all.cells[0];
+    assert!(cell.prediction(0).unwrap().difference[1] < 0.0, "no scatter at all, and theory outside of it");
+    assert_eq!(cell.agrees(), None);
+    assert!(cell.predictions.iter().all(|other| other.rejected.is_none()), "{cell:?}");
+    assert_eq!(
+        all.in_words().as_deref(),
+        Some("M/M/1/K too few losses to judge in 1 cell; K−1 rejected in 0, K+1 in 0")
+    );
+    assert_eq!(rare([3, 0, 0, 0, 0, 1]).cells[0].agrees(), None);
+    let text = serde_json::to_string(&all).unwrap();
+    assert!(!text.contains("rejected"), "{text}");
+    assert_eq!(serde_json::from_str::<Queueing>(&text).unwrap(), all);
+}
+
+#[test]
+fn many_losses_where_theory_knows_of_none_are_judged() {
+    assert_eq!(rare([300, 310, 290, 305, 295, 300]).cells[0].agrees(), Some(false));
+    assert_eq!(rare([5, 9, 5, 12, 7, 6]).cells[0].agrees(), Some(false));
+    assert_eq!(rare([300, 310, 4, 305, 295, 300]).cells[0].agrees(), None, "one trial has fewer than five");
+}
+
+#[test]
+fn who_was_served_too_late_had_room() {
+    let mut trials = six(0.0888);
+    for trial in &mut trials {
+        // 100 more were lost to the client, and had been accepted; 7 of the warm-up's were late as well.
+        let served = trial.loadgen.measured.verdict(Verdict::Served);
+        trial.loadgen.measured.verdicts.extend([(Verdict::Served, served - 100), (Verdict::Unserved, 100)]);
+        trial.loadgen.warm_up.verdicts.insert(Verdict::Unserved, 7);
+        trial.ledger.terms.too_late = 107;
+    }
+    let late = of(&design(), &trials);
+    assert_eq!(late.cells[0].agrees(), Some(true));
+    assert!((late.cells[0].loss - of(&design(), &six(0.0888)).cells[0].loss).abs() < 1e-12);
+    for trial in &mut trials {
+        trial.ledger.terms.too_late = 0;
+    }
+    assert_eq!(of(&design(), &trials).cells[0].agrees(), Some(false), "phantoms had no room");
+}
+
+#[test]
+fn an_acceptor_that_waits_for_the_clients_end_is_no_server_of_the_model() {
+    let mut trial = trial(3200, 280);
+    trial.server.opts.engine = Engine::Blocking;
+    assert_eq!(misfit(&trial), None, "it greets and closes at once");
+    trial.server.opts.close = server::opts::Close::Wait;
+    assert!(misfit(&trial).unwrap().contains("greet"));
+}
+
+#[test]
+fn a_limit_of_nothing_leaves_a_room_without_a_queue() {
+    let mut trials = six(0.3);
+    for trial in &mut trials {
+        trial.server.listeners[0].limit = 0;
+    }
+    let rooms: Vec<u32> = of(&design(), &trials).cells[0].predictions.iter().map(|other| other.k).collect();
+    assert_eq!(rooms, [1, 2, 3]);
 }
