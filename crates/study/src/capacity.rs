@@ -103,16 +103,27 @@ impl Capacity {
         // A stable sort: the first of equals leads.
         known.sort_by_key(|cell| std::cmp::Reverse(cell.estimate.held));
         let mut clauses = Vec::new();
+        let (nowhere, unknown) = self.without_capacity();
+        let lowest = if nowhere.is_empty() { "the least" } else { "the least that held" };
         match known.as_slice() {
-            [] => clauses.push(format!("no cell held `{}` at {} or above", self.holds, self.value(self.between[0]))),
+            [] if nowhere.len() == self.cells.len() => {
+                clauses.push(format!("no cell held `{}` at {} or above", self.holds, self.value(self.between[0])));
+            }
+            [] => {}
             [only] => clauses.push(format!("{} holds up to {}", only.name, self.found(only))),
             [best, rest @ ..] => {
                 clauses.push(format!("{} holds up to {}", best.name, self.found(best)));
                 let last = rest.len() - 1;
                 for (index, other) in rest.iter().enumerate().filter(|(index, _)| [0, last].contains(index)) {
-                    clauses.push(self.lead(best, other, if index == 0 { "the next" } else { "the least" }));
+                    clauses.push(self.lead(best, other, if index == 0 { "the next" } else { lowest }));
                 }
             }
+        }
+        if !nowhere.is_empty() && nowhere.len() < self.cells.len() {
+            clauses.push(format!("not even {} held for {}", self.value(self.between[0]), nowhere.join(" and ")));
+        }
+        if !unknown.is_empty() {
+            clauses.push(format!("no level could be judged for {}", unknown.join(" and ")));
         }
         let open: Vec<&str> =
             self.cells.iter().filter(|cell| !cell.estimate.complete).map(|cell| cell.name.as_str()).collect();
@@ -120,6 +131,16 @@ impl Capacity {
             clauses.push(format!("the search is not done for {}", open.join(" and ")));
         }
         clauses.join("; ")
+    }
+
+    /// The cells whose search is done and found no level that held: those that failed, and those of which no trial counts.
+    fn without_capacity(&self) -> (Vec<&str>, Vec<&str>) {
+        let (mut nowhere, mut unknown) = (Vec::new(), Vec::new());
+        for cell in self.cells.iter().filter(|cell| cell.estimate.complete && cell.estimate.held.is_none()) {
+            let failed = cell.levels.iter().any(|tried| tried.failed > 0);
+            if failed { &mut nowhere } else { &mut unknown }.push(cell.name.as_str());
+        }
+        (nowhere, unknown)
     }
 
     fn lead(&self, best: &CellCapacity, other: &CellCapacity, place: &str) -> String {
@@ -294,6 +315,33 @@ mod tests {
         let equal = found(&[4_200, 4_200]);
         assert!(equal.sentence().contains("no clear lead over the next, acceptors 2"), "{}", equal.sentence());
         assert_eq!(found(&[10]).sentence(), "no cell held `served-ratio >= 0.999` at 1000/s or above");
+    }
+
+    #[test]
+    fn a_cell_that_held_nowhere_is_named() {
+        assert_eq!(
+            found(&[10, 4_200, 8_300]).sentence(),
+            "acceptors 4 holds up to 8000/s (8000/s to 9514/s); 2.00 times the next, acceptors 2: 4000/s (4000/s to 4757/s); \
+             not even 1000/s held for acceptors 1"
+        );
+        let only = found(&[10, 4_200, 10]).sentence();
+        assert!(only.ends_with("4757/s); not even 1000/s held for acceptors 1 and acceptors 4"), "{only}");
+        let least = found(&[2_100, 10, 4_200]);
+        let mut four = least.clone();
+        four.cells.push(CellCapacity { name: "acceptors 8".to_owned(), ..found(&[8_300]).cells[0].clone() });
+        assert!(four.sentence().contains("4.00 times the least that held, acceptors 1"), "{}", four.sentence());
+        assert_eq!(found(&[10, 10]).sentence(), "no cell held `served-ratio >= 0.999` at 1000/s or above");
+    }
+
+    #[test]
+    fn a_cell_of_which_no_trial_counts_did_not_fail() {
+        let mut two = found(&[10, 4_200]);
+        for tried in &mut two.cells[0].levels {
+            (tried.invalid, tried.failed) = (tried.failed, 0);
+        }
+        assert!(two.sentence().ends_with("; no level could be judged for acceptors 1"), "{}", two.sentence());
+        two.cells.truncate(1);
+        assert_eq!(two.sentence(), "no level could be judged for acceptors 1");
     }
 
     #[test]
