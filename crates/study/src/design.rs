@@ -60,6 +60,25 @@ pub struct Cell {
     pub settings: BTreeMap<String, String>,
 }
 
+impl Factor {
+    /// One of its levels in words: `somaxconn 128`.
+    pub(crate) fn at(&self, level: usize) -> String {
+        format!("{} {}", self.label, self.levels[level].label)
+    }
+}
+
+impl Grid {
+    /// Levels of its factors in words: `somaxconn 128, backlog 16`.
+    pub(crate) fn at(&self, levels: &[usize]) -> String {
+        levels_of(self.factors.iter().zip(levels.iter().copied()))
+    }
+}
+
+/// Levels of factors in words.
+pub(crate) fn levels_of<'a>(levels: impl Iterator<Item = (&'a Factor, usize)>) -> String {
+    levels.map(|(factor, level)| factor.at(level)).collect::<Vec<_>>().join(", ")
+}
+
 impl Design {
     /// The cells of one grid, in order.
     pub fn cells_of(&self, grid: usize) -> impl Iterator<Item = &Cell> {
@@ -69,13 +88,7 @@ impl Design {
     /// A cell in words: `somaxconn 128, backlog 16`, after the grid's name if it has one.
     pub fn describe(&self, cell: &Cell) -> String {
         let grid = &self.grids[cell.grid];
-        let levels = grid
-            .factors
-            .iter()
-            .zip(&cell.levels)
-            .map(|(factor, level)| format!("{} {}", factor.label, factor.levels[*level].label))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let levels = grid.at(&cell.levels);
         match (&grid.name, levels.is_empty()) {
             (Some(name), true) => name.clone(),
             (Some(name), false) => format!("{name}: {levels}"),

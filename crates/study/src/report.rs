@@ -3,6 +3,8 @@
 
 pub(crate) mod facts;
 
+use std::fmt;
+
 use crate::capacity::{CAPACITY, Capacity, LEVELS};
 use crate::design::{Cell, Design};
 use crate::expectation::Judgement;
@@ -175,7 +177,7 @@ fn grid_table(design: &Design, grid: usize, summary: &Summary, quantities: &[&Qu
     let row = |cell: &Cell| {
         let counts = summary.cells.get(cell.index).map_or((0, 0), |cell| (cell.valid, cell.trials));
         let mut row = vec![crate::table::levels_in_words(design, cell), format!("{}/{}", counts.0, counts.1)];
-        row.extend(quantities.iter().map(|quantity| median_and_spread(summary, cell.index, quantity)));
+        row.extend(quantities.iter().map(|quantity| median_and_spread(summary, cell.index, quantity).to_string()));
         row
     };
     let rows: Vec<Vec<String>> = design.cells_of(grid).map(row).collect();
@@ -205,18 +207,50 @@ fn explained(part: &explanation::Section) -> String {
     section(part.title, &body)
 }
 
-/// The spread stands beside the median where it reads differently.
-pub(crate) fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> String {
-    let median = crate::table::median(summary, cell, quantity);
-    let Some(spread) = summary.spread(cell, quantity.name) else { return median };
-    let (name, ends) = match spread.interval {
-        Some(interval) => (format!("{} CI", format::percent(interval.coverage)), [interval.low, interval.high]),
-        None => ("range".to_owned(), spread.range),
-    };
-    match format::range(ends, quantity.unit) {
-        ends if ends == median => median,
-        ends => format!("{median} ({name} {ends})"),
+/// A median in words, and its spread where that reads differently: `17.2 % (range 17.0–17.4 %)`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MedianAndSpread {
+    pub(crate) median: String,
+    pub(crate) spread: Option<(Named, String)>,
+}
+
+/// What a spread is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Named {
+    Range,
+    /// With its coverage, from 0 to 1.
+    Interval(f64),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range => f.write_str("range"),
+            Self::Interval(coverage) => write!(f, "{} CI", format::percent(*coverage)),
+        }
     }
+}
+
+impl fmt::Display for MedianAndSpread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.spread {
+            Some((name, ends)) => write!(f, "{} ({name} {ends})", self.median),
+            None => f.write_str(&self.median),
+        }
+    }
+}
+
+/// Of a cell; without a value, why there is none.
+pub(crate) fn median_and_spread(summary: &Summary, cell: usize, quantity: &Quantity) -> MedianAndSpread {
+    let median = crate::table::median(summary, cell, quantity);
+    let Some(found) = summary.spread(cell, quantity.name) else { return MedianAndSpread { median, spread: None } };
+    let (name, ends) = match found.interval {
+        Some(interval) => (Named::Interval(interval.coverage), [interval.low, interval.high]),
+        None => (Named::Range, found.range),
+    };
+    let ends = format::range(ends, quantity.unit);
+    let spread = (ends != median).then_some((name, ends));
+    MedianAndSpread { median, spread }
 }
 
 /// A Markdown list.

@@ -161,15 +161,8 @@ pub(crate) fn median(summary: &Summary, cell: usize, quantity: &Quantity) -> Str
 
 /// The levels of a cell without its grid's name.
 pub(crate) fn levels_in_words(design: &Design, cell: &Cell) -> String {
-    let factors = &design.grids[cell.grid].factors;
-    if factors.is_empty() {
-        return design.describe(cell);
-    }
-    let levels = factors
-        .iter()
-        .zip(&cell.levels)
-        .map(|(factor, level)| format!("{} {}", factor.label, factor.levels[*level].label));
-    levels.collect::<Vec<_>>().join(", ")
+    let grid = &design.grids[cell.grid];
+    if grid.factors.is_empty() { design.describe(cell) } else { grid.at(&cell.levels) }
 }
 
 impl Block {

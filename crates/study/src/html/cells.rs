@@ -6,7 +6,7 @@ use super::markup::{Column, Field, Table, escape};
 use crate::design::{Cell, Design};
 use crate::finding::{Contrast, Findings, Judgement};
 use crate::quantity::Quantity;
-use crate::report::median_and_spread;
+use crate::report::{MedianAndSpread, Named, median_and_spread};
 use crate::summary::Summary;
 use crate::table::{levels_in_words, median};
 
@@ -28,8 +28,7 @@ impl Cells<'_> {
         let (corner, columns, rows) = match grid.factors.as_slice() {
             [only] => (only.label.clone(), only, vec![(quantity.title.to_owned(), None)]),
             [rows, columns] => {
-                let names = rows.levels.iter().enumerate();
-                let names = names.map(|(level, row)| (format!("{} {}", rows.label, row.label), Some(level)));
+                let names = (0..rows.levels.len()).map(|level| (rows.at(level), Some(level)));
                 (format!("{} \\ {}", rows.label, columns.label), columns, names.collect())
             }
             _ => return String::new(),
@@ -43,9 +42,13 @@ impl Cells<'_> {
         };
         let mut header = vec![Column::plain(&corner)];
         let alone = grid.factors.len() == 1;
-        header.extend(columns.levels.iter().map(|level| {
-            Column::plain(&if alone { level.label.clone() } else { format!("{} {}", columns.label, level.label) })
-        }));
+        header.extend(
+            columns
+                .levels
+                .iter()
+                .enumerate()
+                .map(|(index, level)| Column::plain(&if alone { level.label.clone() } else { columns.at(index) })),
+        );
         Table {
             caption: format!("{}: median, and range unless it says CI", quantity.title),
             columns: header,
@@ -65,16 +68,17 @@ impl Cells<'_> {
 
     /// Median over range, shaded between the least and the greatest of the table.
     fn figure(&self, cell: &Cell, quantity: &Quantity, [least, greatest]: [f64; 2]) -> Field {
-        let text = median_and_spread(self.summary, cell.index, quantity);
-        let (figure, range) = text.split_once(" (").unwrap_or((&text, ""));
+        let MedianAndSpread { median, spread } = median_and_spread(self.summary, cell.index, quantity);
         let part = self
             .summary
             .spread(cell.index, quantity.name)
             .map_or(0.0, |spread| if greatest > least { (spread.median - least) / (greatest - least) } else { 0.0 });
-        let mut html = format!("<span class=\"heat\" style=\"--part:{part:.2}\"><b>{}</b>", escape(figure));
-        if !range.is_empty() {
+        let mut html = format!("<span class=\"heat\" style=\"--part:{part:.2}\"><b>{}</b>", escape(&median));
+        // The caption says that what has no name is a range.
+        let spread = spread.map(|(name, ends)| if name == Named::Range { ends } else { format!("{name} {ends}") });
+        if let Some(spread) = spread {
             // Writing to a String cannot fail.
-            let _ = write!(html, "<small>{}</small>", escape(range.trim_end_matches(')').trim_start_matches("range ")));
+            let _ = write!(html, "<small>{}</small>", escape(&spread));
         }
         if let Some(word) = self.judgement(cell, quantity) {
             let _ = write!(html, "<small>{word}</small>");
@@ -92,12 +96,8 @@ impl Cells<'_> {
         let of = |contrast: &&Contrast| contrast.cell == cell.index && contrast.metric == quantity.name;
         let contrast = findings.contrasts.iter().find(of)?;
         Some(match contrast.judgement {
-            Judgement::Better => "better",
-            Judgement::Worse => "worse",
-            Judgement::Changed => "changed",
-            Judgement::NoDifference => "no difference",
             Judgement::Inconclusive if contrast.p.is_none() => "not tested",
-            Judgement::Inconclusive => "inconclusive",
+            judgement => judgement.name(),
         })
     }
 
@@ -117,7 +117,7 @@ impl Cells<'_> {
             ];
             row.extend(quantities.iter().map(|quantity| {
                 let key = self.summary.spread(cell.index, quantity.name).map(|spread| spread.median);
-                Field::number(&median_and_spread(self.summary, cell.index, quantity), key)
+                Field::number(&median_and_spread(self.summary, cell.index, quantity).to_string(), key)
             }));
             row
         };

@@ -18,7 +18,7 @@ pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Op
     let of = &cells.design.grids[cells.grid].factors[factor];
     let point = |cell: Option<&Cell>| {
         let spread = cells.summary.spread(cell?.index, quantity.name)?;
-        let text = median_and_spread(cells.summary, cell?.index, quantity);
+        let text = median_and_spread(cells.summary, cell?.index, quantity).to_string();
         let ends = spread.interval.map_or(spread.range, |interval| [interval.low, interval.high]);
         Some(Point { y: spread.median, ends, text })
     };
@@ -52,12 +52,7 @@ pub(super) fn chart(cells: &Cells<'_>, factor: usize, quantity: &Quantity) -> Op
         description,
         x: Axis::places(&of.label, of.levels.iter().map(|level| level.label.as_str())),
         y,
-        places: of
-            .levels
-            .iter()
-            .enumerate()
-            .map(|(index, level)| (index as f64, format!("{} {}", of.label, level.label)))
-            .collect(),
+        places: (0..of.levels.len()).map(|level| (level as f64, of.at(level))).collect(),
         lines,
         spread: Spread::Bars,
         upright: Vec::new(),

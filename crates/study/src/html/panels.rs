@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::design::{Cell, Design, Grid};
+use crate::design::{Cell, Design, levels_of};
 
 /// Lines of a chart at most: more cannot be told apart.
 pub(super) const LINES: usize = 24;
@@ -26,7 +26,7 @@ pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Ve
     for cell in design.cells_of(grid) {
         let (first, rest) = cell.levels.split_at(split);
         let title = match first {
-            [level] => format!("{} {}", factors[0].label, factors[0].levels[*level].label),
+            [level] => factors[0].at(*level),
             _ => factors.first().map_or_else(|| design.describe(cell), |factor| format!("by {}", factor.label)),
         };
         let next = styles.len();
@@ -34,7 +34,7 @@ pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Ve
         if style >= LINES {
             continue;
         }
-        let name = in_words(&design.grids[grid], rest, split);
+        let name = levels_of(factors[split..].iter().zip(rest.iter().copied()));
         if style == names.len() {
             names.push((style, name.clone()));
         }
@@ -44,14 +44,6 @@ pub(super) fn panels<'a>(design: &'a Design, grid: usize) -> (Vec<Panel<'a>>, Ve
         }
     }
     (panels, names, styles.len().saturating_sub(LINES))
-}
-
-fn in_words(grid: &Grid, levels: &[usize], from: usize) -> String {
-    let level = |(index, level): (usize, &usize)| {
-        let factor = &grid.factors[from + index];
-        format!("{} {}", factor.label, factor.levels[*level].label)
-    };
-    levels.iter().enumerate().map(level).collect::<Vec<_>>().join(", ")
 }
 
 /// A line along a factor: its name by the levels of the other factors, and its cell at each level.
@@ -69,11 +61,8 @@ pub(super) fn along<'a>(design: &'a Design, grid: usize, factor: usize) -> (Vec<
         let mut others = cell.levels.clone();
         let level = others.remove(factor);
         let index = lines.iter().position(|(key, _)| *key == others).unwrap_or_else(|| {
-            let name = |(index, level): (usize, &usize)| {
-                let other = &of.factors[if index < factor { index } else { index + 1 }];
-                format!("{} {}", other.label, other.levels[*level].label)
-            };
-            let name = others.iter().enumerate().map(name).collect::<Vec<_>>().join(", ");
+            let factors = of.factors.iter().zip(cell.levels.iter().copied());
+            let name = levels_of(factors.enumerate().filter(|(index, _)| *index != factor).map(|(_, other)| other));
             lines.push((others, Along { name, cells: vec![None; of.factors[factor].levels.len()] }));
             lines.len() - 1
         });
