@@ -8,7 +8,7 @@
 mod beside;
 
 pub(crate) use beside::TOO_FEW;
-pub use beside::{CellTheory, FEWEST_LOSSES, Inapplicable, LEAST_TRIALS, Prediction, Queueing, of};
+pub use beside::{CellTheory, Inapplicable, LEAST_TRIALS, Prediction, Queueing, of};
 
 /// An M/M/1/K queue.
 #[derive(Clone, Copy, Debug, PartialEq)]

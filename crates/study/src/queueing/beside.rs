@@ -28,7 +28,7 @@ use crate::results::{Topology, Trial};
 pub const LEAST_TRIALS: usize = 6;
 
 /// A count of fewer than so many is not taken for normal (the rule of thumb of Cochran 1954).
-pub const FEWEST_LOSSES: f64 = 5.0;
+const FEWEST_LOSSES: f64 = 5.0;
 
 /// All intervals of a run together cover what they should with this chance.
 const CONFIDENCE: f64 = 0.95;
