@@ -7,7 +7,7 @@ use lab::Experiment;
 use crate::exit::Failure;
 
 /// Name and text of each, in the order in which `list` shows them.
-pub(crate) const EXPERIMENTS: [(&str, &str); 17] = [
+pub(crate) const EXPERIMENTS: [(&str, &str); 19] = [
     ("backlog", include_str!("../../../experiments/backlog.toml")),
     ("phantoms", include_str!("../../../experiments/phantoms.toml")),
     ("who-speaks-first", include_str!("../../../experiments/who-speaks-first.toml")),
@@ -16,8 +16,10 @@ pub(crate) const EXPERIMENTS: [(&str, &str); 17] = [
     ("recovery", include_str!("../../../experiments/recovery.toml")),
     ("syn-queue", include_str!("../../../experiments/syn-queue.toml")),
     ("defer-accept", include_str!("../../../experiments/defer-accept.toml")),
+    ("fastopen", include_str!("../../../experiments/fastopen.toml")),
     ("acceptors", include_str!("../../../experiments/acceptors.toml")),
     ("engines", include_str!("../../../experiments/engines.toml")),
+    ("processes-and-threads", include_str!("../../../experiments/processes-and-threads.toml")),
     ("fork-per-connection", include_str!("../../../experiments/fork-per-connection.toml")),
     ("reuseport-steering", include_str!("../../../experiments/reuseport-steering.toml")),
     ("restart-migrate", include_str!("../../../experiments/restart-migrate.toml")),

@@ -229,6 +229,22 @@ const KERNEL: &[Quantity] = &[
         |t| Some(t.server.kernel.net.request_queue_full_drops as f64)
     ),
     quantity!(
+        "fast-opens",
+        "fast opens",
+        Count,
+        Neither,
+        "Connections the server opened by data in a SYN (TCPFastOpenPassive), whole trial",
+        |t| Some(t.server.kernel.net.fastopen_passive as f64)
+    ),
+    quantity!(
+        "fast-open-overflows",
+        "fast opens refused",
+        Count,
+        Lower,
+        "SYNs whose data was left because TCP_FASTOPEN of the listener had no room (TCPFastOpenListenOverflow), whole trial",
+        |t| Some(t.server.kernel.net.fastopen_listen_overflow as f64)
+    ),
+    quantity!(
         "syn-recv",
         "SYN_RECV at the end",
         Count,
