@@ -31,6 +31,7 @@ pub use depths::Depths;
 pub use listener::ListenError;
 pub use nursery::process;
 pub use observer::Observer;
+pub use opening::check_engine;
 pub use opts::Opts;
 pub use plan::{Plan, PlanError};
 pub use running::{Origin, Server, StartError};

@@ -28,7 +28,11 @@ pub(crate) fn cpus(opts: &Opts) -> Result<Vec<Option<usize>>, StartError> {
     opts.cpus.assign(&allowed, opts.acceptors.get() as usize).map_err(StartError::Unfit)
 }
 
-pub(crate) fn check_engine(engine: Engine) -> Result<(), StartError> {
+/// Does this engine work here? Those on `io_uring` need a ring, and for multishot accepts Linux 5.19.
+///
+/// # Errors
+/// [`StartError::Requirement`], which says what is lacking and what to use instead.
+pub fn check_engine(engine: Engine) -> Result<(), StartError> {
     if !matches!(engine, Engine::IoUring | Engine::IoUringMultishot) {
         return Ok(());
     }

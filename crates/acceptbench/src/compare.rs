@@ -9,7 +9,7 @@ use study::compare::{Comparison, Run};
 
 use crate::cli::CompareArgs;
 use crate::exit::{End, Failure};
-use crate::report::{ALWAYS, run_name};
+use crate::report::{known, quantities, run_name};
 use crate::terminal::{note, say};
 
 /// Columns of the tables.
@@ -58,11 +58,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<End, Failure> {
     }
     let common = Common::of(&a.stored.experiment, &b.stored.experiment);
     check(&common, args.common)?;
-    let compare = &a.stored.experiment.compare;
-    let mut names: Vec<&str> = compare.metrics.iter().map(String::as_str).collect();
-    names.extend(ALWAYS.iter().filter(|name| !compare.metrics.iter().any(|metric| metric == *name)));
-    let comparison =
-        Comparison::of(&a.run(), &b.run(), &common.cells, &names, compare.smallest_effect).map_err(Failure::usage)?;
+    let experiment = &a.stored.experiment;
+    let (names, effect) = (quantities(experiment), experiment.compare.smallest_effect);
+    let comparison = Comparison::of(&a.run(), &b.run(), &common.cells, &names, effect).map_err(Failure::usage)?;
     if args.json {
         say(&serde_json::to_string_pretty(&comparison).map_err(Failure::requirement)?);
     } else {
@@ -99,15 +97,7 @@ fn check(common: &Common, only_common: bool) -> Result<(), Failure> {
 
 /// The machine as names and values, features under their own names.
 fn described(environment: &Environment) -> BTreeMap<String, String> {
-    let mut described = BTreeMap::new();
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(environment) else { return described };
-    for (name, value) in fields {
-        match value {
-            serde_json::Value::Null | serde_json::Value::Object(_) => {}
-            serde_json::Value::String(text) => drop(described.insert(name, text)),
-            other => drop(described.insert(name, other.to_string())),
-        }
-    }
+    let mut described = known(environment);
     for (name, feature) in &environment.features {
         let text = if feature.available { "there" } else { "not there" };
         described.insert(format!("feature {name}"), text.to_owned());

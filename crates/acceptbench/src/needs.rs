@@ -18,8 +18,14 @@ pub(crate) enum Need {
     Ipv6,
     /// A server and load generators that run already.
     Deployment,
-    /// `io_uring` for one of its ends.
-    IoUring,
+    /// `io_uring` for the server: a ring.
+    ServerRing,
+    /// A ring whose accepts go on by themselves: `server.engine = "io-uring-multishot"`.
+    ServerMultishot,
+    /// `io_uring` for the load generator: a ring, and the requests of an attempt.
+    LoadgenRing,
+    /// The request that binds an attempt to its source.
+    LoadgenRingSources,
     /// A kernel parameter, in a namespace of its own where there is one.
     Sysctl(String),
 }
@@ -32,7 +38,10 @@ impl Need {
             Self::Veth => "veth".to_owned(),
             Self::Ipv6 => "ipv6".to_owned(),
             Self::Deployment => "running-deployment".to_owned(),
-            Self::IoUring => "io-uring".to_owned(),
+            Self::ServerRing => "server.io-uring".to_owned(),
+            Self::ServerMultishot => "server.io-uring-multishot".to_owned(),
+            Self::LoadgenRing => "loadgen.io-uring".to_owned(),
+            Self::LoadgenRingSources => "loadgen.io-uring-sources".to_owned(),
             Self::Sysctl(name) => format!("sysctl.{name}"),
         }
     }
@@ -59,18 +68,26 @@ pub(crate) fn of(experiment: &Experiment) -> Vec<Need> {
             if family == lab::experiment::Family::Ipv6 {
                 needs.insert(Need::Ipv6);
             }
-            let asked = |cell: &lab::Resolved| {
-                matches!(cell.server.engine, ServerEngine::IoUring | ServerEngine::IoUringMultishot)
-                    || cell.loadgen.engine == LoadgenEngine::IoUring
-            };
-            if experiment.resolved.iter().any(asked) {
-                needs.insert(Need::IoUring);
-            }
+            needs.extend(experiment.resolved.iter().flat_map(rings));
         }
     }
     let sysctls = experiment.resolved.iter().flat_map(|cell| cell.sysctl.keys());
     needs.extend(sysctls.cloned().map(Need::Sysctl));
     needs.into_iter().collect()
+}
+
+/// What the engines of a cell need of `io_uring`. The load generator's `auto` does without where it must.
+fn rings(cell: &lab::Resolved) -> Vec<Need> {
+    let mut needs = match cell.server.engine {
+        ServerEngine::IoUring => vec![Need::ServerRing],
+        ServerEngine::IoUringMultishot => vec![Need::ServerRing, Need::ServerMultishot],
+        _ => Vec::new(),
+    };
+    if cell.loadgen.engine == LoadgenEngine::IoUring {
+        needs.push(Need::LoadgenRing);
+        needs.extend(cell.loadgen.sources.is_some().then_some(Need::LoadgenRingSources));
+    }
+    needs
 }
 
 #[cfg(test)]
@@ -80,6 +97,24 @@ mod tests {
 
     fn names(experiment: &str) -> Vec<String> {
         of(&find(experiment).expect("shipped")).iter().map(Need::name).collect()
+    }
+
+    #[test]
+    fn each_end_needs_the_ring_that_it_asks_for() {
+        let rings = |settings: &str| {
+            let text = format!("[experiment]\nname = \"x\"\nquestion = \"?\"\n{settings}");
+            let experiment = Experiment::parse("x.toml", &text).expect("valid");
+            of(&experiment).iter().map(Need::name).filter(|name| name.contains("io-uring")).collect::<Vec<_>>()
+        };
+        assert_eq!(rings("[server]\nengine = \"io-uring\"\n"), ["server.io-uring"]);
+        let multishot = ["server.io-uring", "server.io-uring-multishot"];
+        assert_eq!(rings("[server]\nengine = \"io-uring-multishot\"\n"), multishot);
+        assert_eq!(rings("[loadgen]\nengine = \"io-uring\"\n"), ["loadgen.io-uring"]);
+        let sources = "[loadgen]\nengine = \"io-uring\"\nsources = \"10.1.0.0/24\"\n";
+        assert_eq!(rings(sources), ["loadgen.io-uring", "loadgen.io-uring-sources"]);
+        assert_eq!(rings("[loadgen]\nengine = \"auto\"\narrivals = \"closed:4\"\n"), [""; 0]);
+        assert!(names("engines").contains(&"server.io-uring".to_owned()));
+        assert!(!names("engines").contains(&"loadgen.io-uring".to_owned()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From stored trials to answers: the first screen, and the files of a results directory. Nothing is run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -26,8 +26,7 @@ use crate::terminal::{note, say};
 const WIDTH: usize = 80;
 
 /// Quantities that are looked at whatever an experiment compares.
-pub(crate) const ALWAYS: [&str; 5] =
-    ["served-ratio", "confirm-latency.p50", "confirm-latency.p99", "overflows", "phantoms"];
+const ALWAYS: [&str; 5] = ["served-ratio", "confirm-latency.p50", "confirm-latency.p99", "overflows", "phantoms"];
 
 /// What a run's trials come to.
 pub(crate) struct Answer {
@@ -50,37 +49,43 @@ pub(crate) fn report(args: &ReportArgs) -> Result<End, Failure> {
     }
     let answer =
         Answer::tested(&stored.experiment, &stored.trials, stored.attached.as_ref()).map_err(Failure::usage)?;
-    let planned = stored.experiment.trials();
-    let places = stored.trials.iter().map(|trial| trial.trial).collect::<BTreeSet<_>>().len();
     let mut notes = stored.notes();
-    let directory = args.directory.display();
-    if let Some(capacity) = &answer.summary.capacity {
-        if !capacity.is_complete(stored.experiment.part.cells.len()) {
-            notes.push(format!("The search is not done; `acceptbench run --resume {directory}` goes on with it."));
-        }
-    } else if places < planned {
-        notes.push(format!(
-            "{places} of {planned} trials are stored; `acceptbench run --resume {directory}` runs the others."
-        ));
-    }
+    notes.extend(left(&stored));
     let answer = answer.noting(notes);
     say(&answer.screen(&stored.experiment, &args.directory));
     let grafana = args.grafana.as_ref().map(BaseUrl::as_str);
-    write_files(&args.directory, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref(), grafana)
+    write_files(&stored.path, &stored.experiment, &stored.trials, &answer, stored.environment.as_ref(), grafana)
         .map_err(Failure::requirement)?;
     if let Some(file) = &args.openmetrics {
         let file = match file {
-            OpenMetrics::InResults => args.directory.join("openmetrics.txt"),
+            OpenMetrics::InResults => stored.path.join("openmetrics.txt"),
             OpenMetrics::File(file) => file.clone(),
         };
-        write_openmetrics(&file, &args.directory, &stored)?;
+        write_openmetrics(&file, &stored)?;
     }
     Ok(answer.end())
 }
 
+/// What there is left to run, in a sentence; nothing when nothing is.
+fn left(stored: &Stored) -> Option<String> {
+    let directory = stored.path.display();
+    let agenda = match stored.agenda() {
+        Ok(agenda) => agenda,
+        Err(error) => return Some(format!("Nobody can go on with this run: {error}.")),
+    };
+    let (done, all) = (agenda.done(), agenda.places());
+    match stored.experiment.search {
+        _ if done == all => None,
+        Some(_) => Some(format!("The search is not done; `acceptbench run --resume {directory}` goes on with it.")),
+        None => {
+            Some(format!("{done} of {all} trials are stored; `acceptbench run --resume {directory}` runs the others."))
+        }
+    }
+}
+
 /// Writes what Prometheus would have seen of the run.
-fn write_openmetrics(file: &Path, directory: &Path, stored: &Stored) -> Result<(), Failure> {
-    let run = run_name(directory).map_err(Failure::usage)?;
+fn write_openmetrics(file: &Path, stored: &Stored) -> Result<(), Failure> {
+    let run = run_name(&stored.path).map_err(Failure::usage)?;
     let written = std::fs::write(file, lab::open_metrics(stored, &run));
     written.map_err(|error| Failure::Usage(format!("--openmetrics: cannot write {}: {error}", file.display())))?;
     note(&format!("OpenMetrics in {0}; promtool tsdb create-blocks-from openmetrics {0} DATA", file.display()));
@@ -91,6 +96,13 @@ fn write_openmetrics(file: &Path, directory: &Path, stored: &Stored) -> Result<(
 pub(crate) fn run_name(directory: &Path) -> anyhow::Result<String> {
     let path = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
     Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+}
+
+/// The quantities that are looked at, those that the experiment compares first.
+pub(crate) fn quantities(experiment: &Experiment) -> Vec<&str> {
+    let compared = &experiment.compare.metrics;
+    let others = ALWAYS.into_iter().filter(|always| !compared.iter().any(|name| name == always));
+    compared.iter().map(String::as_str).chain(others).collect()
 }
 
 impl Answer {
@@ -121,13 +133,8 @@ impl Answer {
 
     /// Sums up the trials and judges the expectations.
     pub(crate) fn of(experiment: &Experiment, trials: &[Trial], attached: Option<&Attached>) -> anyhow::Result<Self> {
-        let mut names: Vec<&str> = experiment.compare.metrics.iter().map(String::as_str).collect();
-        for always in ALWAYS {
-            if !names.contains(&always) {
-                names.push(always);
-            }
-        }
-        let quantity = Quantity::named(names.first().copied().unwrap_or("served-ratio"))?;
+        let names = quantities(experiment);
+        let quantity = Quantity::named(names.first().copied().unwrap_or(ALWAYS[0]))?;
         let part = experiment.design_of_part();
         let expectations = experiment
             .expectations
@@ -269,13 +276,19 @@ fn flags(attached: &Attached) -> String {
 
 /// The machine in lines.
 fn describe(environment: &Environment) -> Vec<String> {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(environment) else { return Vec::new() };
-    fields
-        .iter()
-        .filter(|(_, value)| !value.is_null() && !value.is_object())
-        .map(|(name, value)| match value {
-            serde_json::Value::String(text) => format!("{}: {text}", name.replace('-', " ")),
-            other => format!("{}: {other}", name.replace('-', " ")),
-        })
-        .collect()
+    known(environment).into_iter().map(|(name, text)| format!("{}: {text}", name.replace('-', " "))).collect()
 }
+
+/// What is known of the machine, features aside, as names and texts.
+pub(crate) fn known(environment: &Environment) -> BTreeMap<String, String> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(environment) else { return BTreeMap::new() };
+    let text = |(name, value)| match value {
+        serde_json::Value::Null | serde_json::Value::Object(_) => None,
+        serde_json::Value::String(text) => Some((name, text)),
+        other => Some((name, other.to_string())),
+    };
+    fields.into_iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 mod budget;
 mod json;
 mod show;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::path::Path;
 
@@ -53,7 +55,7 @@ fn request<'a>(args: &RunArgs, experiment: &'a Experiment) -> Request<'a> {
         experiment,
         program: Path::new("/proc/self/exe"),
         admin: args.admin,
-        build: Build { version: VERSION, revision: REVISION },
+        build: Build { version: VERSION.to_owned(), revision: REVISION.to_owned() },
     }
 }
 
@@ -86,8 +88,9 @@ fn attach_elsewhere(experiment: &mut Experiment, args: &AttachArgs) -> Result<()
     }
 }
 
-/// Everything after the last trial. `directory` is how the results directory is called.
-fn conclude(show: &Show<'_>, directory: &Path, ended: Result<Finished, RunError>) -> Result<End, Failure> {
+/// Everything after the last trial. `called` is how the results directory is called on the screen; what is kept or read by
+/// programs has its own name, for a link leads elsewhere soon.
+fn conclude(show: &Show<'_>, called: &Path, ended: Result<Finished, RunError>) -> Result<End, Failure> {
     let finished = match ended {
         Ok(finished) => finished,
         Err(RunError::Interrupted) => return Ok(End::Interrupted),
@@ -99,28 +102,29 @@ fn conclude(show: &Show<'_>, directory: &Path, ended: Result<Finished, RunError>
     } else {
         let answer =
             Answer::tested(experiment, &finished.trials, finished.attached.as_ref()).map_err(Failure::usage)?;
-        Some(answer.noting(notes(experiment, directory, &finished)))
+        Some(answer.noting(notes(experiment, &finished)))
     };
     let written = answer.as_ref().map_or(Ok(()), |answer| {
         write_files(&finished.path, experiment, &finished.trials, answer, Some(&finished.environment), None)
     });
-    let end = match (finished.failure, written, &answer) {
+    let Finished { path, failure: failed, interrupted, .. } = finished;
+    let end = match (failed, written, &answer) {
         (Some(error), ..) => Err(failure(error)),
         (None, Err(error), _) => Err(Failure::requirement(error)),
-        (None, Ok(()), Some(answer)) if !finished.interrupted => Ok(answer.end()),
+        (None, Ok(()), Some(answer)) if !interrupted => Ok(answer.end()),
         (None, Ok(()), _) => Ok(End::Interrupted),
     };
-    show.end(directory, answer.as_ref(), &end);
+    show.end(&path, called, answer.as_ref(), &end);
     end
 }
 
-fn notes(experiment: &Experiment, directory: &Path, finished: &Finished) -> Vec<String> {
+fn notes(experiment: &Experiment, finished: &Finished) -> Vec<String> {
     let mut notes = finished.course.notes(experiment.part.cells.len(), experiment.design.cells.len());
     if finished.interrupted || finished.failure.is_some() {
         notes.push(format!(
             "The run was cut short; what stands here is from the trials that were finished. `acceptbench run --resume \
              {}` runs the others.",
-            directory.display()
+            finished.path.display()
         ));
     }
     notes

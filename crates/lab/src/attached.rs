@@ -20,7 +20,7 @@ use telemetry::Stop;
 
 use crate::attached::admin::{Books, Programs, ReachError};
 pub(crate) use crate::attached::restore::restore;
-use crate::attached::restore::{Originals, Restorer, put_back};
+use crate::attached::restore::{Restorer, Task, put_back};
 use crate::attached::window::{Opening, Window};
 use crate::bench::{Bench, Turn};
 use crate::control::Failure;
@@ -149,14 +149,15 @@ fn check_namespace(attach: &Attach, values: &BTreeMap<String, String>, books: &B
 
 impl Bench for AttachedBench<'_> {
     fn begin(&mut self, directory: &Directory) -> Result<(), RunError> {
-        directory.write_attached(&self.changes)?;
-        let values = Originals { tree: self.attach.sysctl_path.clone(), values: self.changes.originals.clone() };
-        let restorer = Restorer::start(self.program, &values, directory.lock());
+        let task = Task { attached: self.changes.clone(), file: directory.attached() };
+        let restorer = Restorer::start(self.program, &task, directory.lock());
         let restorer = restorer.map_err(|error| {
             RunError::Requirement(format!(
                 "cannot start the process that puts sysctls back, so none is changed: {error}"
             ))
         })?;
+        // Written when somebody is there who will say that it is over: a runner killed before has changed nothing.
+        directory.write_attached(&self.changes)?;
         self.restorer = Some(restorer);
         Ok(())
     }
@@ -194,6 +195,7 @@ impl Bench for AttachedBench<'_> {
         }
         self.changes.restored = true;
         directory.remove_empty_logs();
+        // `__restore` has written it; what kept it from that is said here.
         Ok(directory.write_attached(&self.changes)?)
     }
 

@@ -4,7 +4,7 @@
 mod stored;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,6 +30,10 @@ const ATTACHED: &str = "attached.json";
 
 /// A runner that was killed may still be on its way out, or have sysctls put back, for so long.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What fsync(2) says of a directory where there is nothing to be had.
+const UNSYNCED: [io::ErrorKind; 3] =
+    [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported, io::ErrorKind::PermissionDenied];
 
 /// A results directory that cannot be made, written or read.
 #[derive(Debug, Error)]
@@ -69,8 +73,11 @@ pub enum DirectoryError {
         /// What is wrong, and what to do.
         message: String,
     },
-    /// Its runner was killed before the first trial.
-    #[error("{path} holds no {EXPERIMENT}: its runner was ended before the run began; run the experiment again")]
+    /// It is no run, or its runner was killed before it became one.
+    #[error(
+        "{path} holds no {EXPERIMENT}: it is no run, or its runner was ended before it began; name the directory of a run, or \
+         run the experiment again"
+    )]
     NotBegun {
         /// The directory.
         path: String,
@@ -83,6 +90,15 @@ pub enum DirectoryError {
     },
 }
 
+/// Whose a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// This runner made it.
+    New,
+    /// An earlier runner did.
+    Resumed,
+}
+
 /// A directory being written.
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -91,26 +107,49 @@ pub(crate) struct Directory {
     trials: File,
     /// Trials in it.
     kept: usize,
+    origin: Origin,
     pub(crate) course: Course,
 }
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
-    let path = path.display().to_string();
-    move |source| {
-        let hint = match source.kind() {
-            io::ErrorKind::StorageFull => "; free some space, or write elsewhere with --results DIR",
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if operation.starts_with("read") => {
-                "; name the directory of a run, or run an experiment first"
-            }
-            io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::IsADirectory
-            | io::ErrorKind::NotADirectory => "; write elsewhere with --results DIR",
-            _ => "",
-        };
-        DirectoryError::Io { operation, path, source, hint }
+/// What to do about an error of this kind, with leading punctuation, or nothing.
+type Hint = fn(io::ErrorKind) -> &'static str;
+
+/// About a run that is not there yet: its place can still be chosen.
+fn elsewhere(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "; free some space, or write elsewhere with --results DIR",
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory => "; write elsewhere with --results DIR",
+        _ => "",
     }
+}
+
+/// About a run that is there: it stays where it is.
+fn in_place(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "; free some space, then go on with acceptbench run --resume DIR",
+        io::ErrorKind::PermissionDenied => "; let this user read and write it",
+        io::ErrorKind::ReadOnlyFilesystem => "; copy the run's directory to where it can be written",
+        _ => "",
+    }
+}
+
+/// About a run that is looked for.
+fn reading(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            "; name the directory of a run, or run an experiment first"
+        }
+        kind => in_place(kind),
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, hint: Hint) -> impl FnOnce(io::Error) -> DirectoryError {
+    let path = path.display().to_string();
+    move |source| DirectoryError::Io { operation, path, hint: hint(source.kind()), source }
 }
 
 impl Directory {
@@ -122,27 +161,45 @@ impl Directory {
         environment: &Environment,
         session: Session,
     ) -> Result<Self, DirectoryError> {
-        fs::create_dir_all(root).map_err(failed("make the results directory", root))?;
+        fs::create_dir_all(root).map_err(failed("make the results directory", root, elsewhere))?;
         let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let path = unused(root, &format!("{}-{stamp}", experiment.name))?;
         let logs = path.join("logs");
-        fs::create_dir(&logs).map_err(failed("make", &logs))?;
-        let environment = serde_json::to_vec_pretty(environment).unwrap_or_default();
-        write(&path.join(ENVIRONMENT), &environment)?;
+        fs::create_dir(&logs).map_err(failed("make", &logs, elsewhere))?;
         let file = path.join(TRIALS);
-        let trials = OpenOptions::new().append(true).create_new(true).open(&file).map_err(failed("make", &file))?;
+        let trials = OpenOptions::new().append(true).create_new(true).open(&file);
+        let trials = trials.map_err(failed("make", &file, elsewhere))?;
         lock(&trials, &path)?;
         let course = Course { only: experiment.part.only.clone(), sessions: Vec::new() };
-        let mut directory = Self { path, trials, kept: 0, course };
+        let mut directory = Self { path, trials, kept: 0, origin: Origin::New, course };
+        directory.write(ENVIRONMENT, &serde_json::to_vec_pretty(environment).unwrap_or_default())?;
         directory.begin(session)?;
-        write(&directory.path.join(EXPERIMENT), experiment.source.as_bytes())?;
+        directory.write(EXPERIMENT, experiment.source.as_bytes())?;
+        for made in root.ancestors().take(2) {
+            sync(made).map_err(failed("write", made, elsewhere))?;
+        }
         Ok(directory)
     }
 
     /// A runner takes the run up.
     pub(crate) fn begin(&mut self, session: Session) -> Result<(), DirectoryError> {
         self.course.sessions.push(session);
-        write(&self.path.join(COURSE), &serde_json::to_vec_pretty(&self.course).unwrap_or_default())
+        self.write(COURSE, &serde_json::to_vec_pretty(&self.course).unwrap_or_default())
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+        let file = self.path.join(name);
+        write(&file, content).map_err(failed("write", &file, self.hint()))
+    }
+
+    /// What is to be done when it cannot be written. A run of no trials does not stay where it was begun.
+    fn hint(&self) -> Hint {
+        if self.origin == Origin::New && self.kept == 0 { elsewhere } else { in_place }
+    }
+
+    /// What is to be done about a lack of space.
+    pub(crate) fn hint_of_space(&self) -> &'static str {
+        self.hint()(io::ErrorKind::StorageFull)
     }
 
     /// Whoever holds this descriptor open, too, holds the lock.
@@ -152,7 +209,13 @@ impl Directory {
 
     /// Keeps what an attached run changes, before and after.
     pub(crate) fn write_attached(&self, attached: &Attached) -> Result<(), DirectoryError> {
-        write(&self.path.join(ATTACHED), &serde_json::to_vec_pretty(attached).unwrap_or_default())
+        let file = self.attached();
+        write_attached(&file, attached).map_err(failed("write", &file, self.hint()))
+    }
+
+    /// The file that says so.
+    pub(crate) fn attached(&self) -> PathBuf {
+        self.path.join(ATTACHED)
     }
 
     /// The name of the directory: the run's name everywhere.
@@ -170,14 +233,14 @@ impl Directory {
     /// Appends one trial and waits until it is on the disk. A line that does not fit is taken back.
     pub(crate) fn append(&mut self, trial: &Trial) -> Result<(), DirectoryError> {
         let file = self.path.join(TRIALS);
-        let mut line = serde_json::to_vec(trial).map_err(|error| failed("write", &file)(error.into()))?;
+        let hint = self.hint();
+        let mut line = serde_json::to_vec(trial).map_err(|error| failed("write", &file, hint)(error.into()))?;
         line.push(b'\n');
-        let end = self.trials.stream_position().and_then(|_| self.trials.seek(io::SeekFrom::End(0)));
-        let end = end.map_err(failed("write", &file))?;
+        let end = self.trials.metadata().map_err(failed("write", &file, hint))?.len();
         let written = self.trials.write_all(&line).and_then(|()| self.trials.sync_data());
         written.map_err(|error| {
             let _ = self.trials.set_len(end);
-            failed("write", &file)(error)
+            failed("write", &file, hint)(error)
         })?;
         self.kept += 1;
         if self.kept == 1 { point_latest(&self.path) } else { Ok(()) }
@@ -209,7 +272,7 @@ fn unused(root: &Path, name: &str) -> Result<PathBuf, DirectoryError> {
         match fs::create_dir(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => candidate = format!("{name}-{number}"),
-            Err(error) => return Err(failed("make", &path)(error)),
+            Err(error) => return Err(failed("make", &path, elsewhere)(error)),
         }
     }
     Ok(root.join(candidate))
@@ -220,21 +283,34 @@ fn point_latest(directory: &Path) -> Result<(), DirectoryError> {
     let (Some(root), Some(name)) = (directory.parent(), directory.file_name()) else { return Ok(()) };
     let (link, fresh) = (root.join("latest"), root.join(format!(".latest-{}", std::process::id())));
     let _ = fs::remove_file(&fresh);
-    std::os::unix::fs::symlink(name, &fresh).map_err(failed("link", &fresh))?;
+    std::os::unix::fs::symlink(name, &fresh).map_err(failed("link", &fresh, in_place))?;
     fs::rename(&fresh, &link).map_err(|error| {
         let _ = fs::remove_file(&fresh);
-        failed("link", &link)(error)
+        failed("link", &link, in_place)(error)
     })
 }
 
+/// Writes what an attached run changes to its file.
+pub(crate) fn write_attached(file: &Path, attached: &Attached) -> io::Result<()> {
+    write(file, &serde_json::to_vec_pretty(attached).unwrap_or_default())
+}
+
 /// Puts a file in its place whole and on the disk, or not at all: it may replace one that is needed to go on.
-fn write(path: &Path, content: &[u8]) -> Result<(), DirectoryError> {
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let written = File::create(&fresh).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&fresh, path)).map_err(|error| {
-        let _ = fs::remove_file(&fresh);
-        failed("write", path)(error)
-    })
+    let placed = written.and_then(|()| fs::rename(&fresh, path)).inspect_err(|_| drop(fs::remove_file(&fresh)));
+    placed.and_then(|()| path.parent().map_or(Ok(()), sync))
+}
+
+/// Waits until the names in a directory are on the disk (fsync(2)). Where that is not to be had, because the file system
+/// knows no such thing or the directory may not be read, things stay as they are.
+fn sync(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    match File::open(directory).and_then(|directory| directory.sync_all()) {
+        Err(error) if UNSYNCED.contains(&error.kind()) => Ok(()),
+        result => result,
+    }
 }
 
 /// Keeps every other runner out of `directory` for as long as `trials` is open.
@@ -243,7 +319,7 @@ fn lock(trials: &File, directory: &Path) -> Result<(), DirectoryError> {
     loop {
         match trials.try_lock() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &directory.join(TRIALS))(error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &directory.join(TRIALS), in_place)(error)),
             Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(20));
             }

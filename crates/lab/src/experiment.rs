@@ -116,7 +116,7 @@ pub struct ExperimentError {
 const DEFAULT_WARM_UP: Span = Span::from_millis(200);
 const DEFAULT_MEASURE: Span = Span::from_secs(1);
 
-/// Cells times replicates at most: more is a typing error.
+/// Trials of a run at most: more is a typing error.
 const MAX_TRIALS: usize = 100_000;
 
 /// A trial that does not count so often never will.
@@ -183,16 +183,11 @@ impl Experiment {
         let base = base_settings(&source, &wire, &tables, &place)?;
         let grids = grids(&source, &wire)?;
         let Crossed { design, resolved, cells } = cross(&source, &base, grids)?;
+        check_trials(&source, &header.replicates, design.cells.len(), "replicates")?;
         let search = search::search(&source, &wire, &place, cells)?;
-        if design.cells.len().saturating_mul(*header.replicates.get_ref()) > MAX_TRIALS {
-            return Err(source.error(
-                &header.replicates.span(),
-                format!(
-                    "{} cells × {} replicates are more than {MAX_TRIALS} trials",
-                    design.cells.len(),
-                    header.replicates.get_ref()
-                ),
-            ));
+        if let Some(Searched { search, .. }) = &search {
+            let most = Spanned::new(header.replicates.span(), search.most_trials());
+            check_trials(&source, &most, design.cells.len(), "trials of a search")?;
         }
         let places = Places { design: &design, resolved: &resolved };
         Ok(Self {
@@ -273,6 +268,16 @@ fn check_header(source: &Source<'_>, header: &Header) -> Result<(), ExperimentEr
         return Err(source.error(&measure.span(), "experiment.measure must be above 0"));
     }
     Ok(())
+}
+
+/// Refuses a run of more than [`MAX_TRIALS`]: `each` of the cells takes so many.
+fn check_trials(source: &Source<'_>, each: &Spanned<usize>, cells: usize, what: &str) -> Result<(), ExperimentError> {
+    let number = *each.get_ref();
+    if cells.saturating_mul(number) <= MAX_TRIALS {
+        return Ok(());
+    }
+    let message = format!("{cells} cells × {number} {what} are more than {MAX_TRIALS} trials");
+    Err(source.error(&each.span(), message))
 }
 
 fn base_settings(

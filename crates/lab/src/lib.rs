@@ -31,7 +31,7 @@ pub use experiment::{
 };
 pub use live::Build;
 pub use replay::open_metrics;
-pub use run::{Event, Finished, Request, RunError, resume, run};
+pub use run::{Event, Finished, Request, RunError, Started, resume, run};
 pub use schedule::{Order, Planned};
 pub use settings::Resolved;
 pub use trial::TrialError;

@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use study::capacity::Capacity;
 use study::results::Trial;
 use study::summary::Summary;
 use telemetry::admin::{Page, Pages};
@@ -13,18 +14,18 @@ use telemetry::exposition::Families;
 use telemetry::namespace::Detail;
 use telemetry::standard;
 
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Searched};
 use crate::metrics;
 use crate::schedule::Planned;
 use crate::trial::Ends;
 
 /// Version and revision of this program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Semantic version.
-    pub version: &'static str,
+    pub version: String,
     /// Commit, or `unknown`.
-    pub revision: &'static str,
+    pub revision: String,
 }
 
 /// The state behind the pages.
@@ -171,9 +172,16 @@ impl Live {
         state.summary = summary.or(state.summary.take());
     }
 
-    /// All trials of earlier runners have been told.
-    pub(crate) fn recalled(&self, summary: Option<Summary>) {
-        self.state().summary = summary;
+    /// What these trials say, cell by cell: the quantities that are compared, or the capacities that were found.
+    pub(crate) fn summary(&self, trials: &[Trial]) -> Option<Summary> {
+        let Experiment { compare, design, search, .. } = &self.experiment;
+        let Some(Searched { search, .. }) = search else {
+            let names: Vec<&str> = compare.metrics.iter().map(String::as_str).collect();
+            return Summary::of(design, trials, &names).ok();
+        };
+        // Medians of a cell would mix its levels.
+        let capacity = Capacity::of(search, design, trials).ok()?;
+        Some(Summary { capacity: Some(capacity), ..Summary::of(design, trials, &[]).ok()? })
     }
 
     fn server_page(&self) -> Page {
@@ -182,7 +190,7 @@ impl Live {
             state.server.last = Some(books);
         }
         let mut families = Families::new();
-        standard::build_info(&mut families, "server", self.build.version, self.build.revision);
+        standard::build_info(&mut families, "server", &self.build.version, &self.build.revision);
         if let Some(total) = state.server.total(server::Snapshot::absorb) {
             server::metrics::expose(&total, &mut families);
         }
@@ -195,7 +203,7 @@ impl Live {
             state.loadgen.last = Some(books);
         }
         let mut families = Families::new();
-        standard::build_info(&mut families, "loadgen", self.build.version, self.build.revision);
+        standard::build_info(&mut families, "loadgen", &self.build.version, &self.build.revision);
         if let Some(total) = state.loadgen.total(loadgen::Snapshot::absorb) {
             loadgen::metrics::expose(&total, &mut families);
         }

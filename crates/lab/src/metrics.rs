@@ -1,5 +1,8 @@
 //! The runner's metrics: their names, labels and help in one place, and how the live state becomes samples.
 
+use study::capacity::Capacity;
+use study::search::Estimate;
+use study::summary::Summary;
 use telemetry::exposition::Families;
 use telemetry::standard;
 
@@ -14,7 +17,8 @@ telemetry::metrics! {
     TRIALS = Gauge "experiment_trials" [] "Trials planned.";
     COMPLETED = Counter "experiment_trials_completed_total" [] "Trials finished, valid or not.";
     INVALID = Counter "experiment_trials_invalid_total" [] "Trials that do not count.";
-    RESULT = Gauge "experiment_result" ["run", "cell", "quantity", "stat"] "A quantity over the valid trials of a cell: median, and the range min to max. Base units.";
+    RESULT = Gauge "experiment_result" ["run", "cell", "quantity", "stat"] "A quantity over the valid trials of a cell: median, and the range min to max. Base units. A search has experiment_capacity instead.";
+    CAPACITY = Gauge "experiment_capacity" ["run", "cell", "setting", "stat"] "What a search has found in a cell so far: the highest level that held, the level that failed above it, and low and high, the ends of the interval. Without a sample while unknown.";
     RESIDUAL = Gauge "ledger_residual" ["line"] "What does not balance in each line of the last trial's ledger; 0 when it balances. An attached run has lines 1, 2, 3 and 7.";
     PHANTOMS = Counter "ledger_phantoms_total" [] "Connections established for the client that never entered the accept queue.";
     RACED = Counter "ledger_raced_total" [] "Connections counted in PassiveOpens and discarded before they could be accepted (ACK and next segment handled on two CPUs).";
@@ -25,7 +29,7 @@ telemetry::metrics! {
 /// The text of the runner's own page.
 pub(crate) fn render(live: &Live) -> String {
     let mut families = families(live);
-    standard::build_info(&mut families, "runner", live.build.version, live.build.revision);
+    standard::build_info(&mut families, "runner", &live.build.version, &live.build.revision);
     if let Ok(stats) = kernel::process::stats() {
         standard::process(&mut families, &stats);
     }
@@ -36,7 +40,7 @@ pub(crate) fn render(live: &Live) -> String {
 pub(crate) fn families(live: &Live) -> Families {
     let mut families = Families::new();
     let experiment = &live.experiment;
-    families.gauge(&INFO, &[&experiment.name, &live.run, &live.kernel, live.build.revision], 1.0);
+    families.gauge(&INFO, &[&experiment.name, &live.run, &live.kernel, &live.build.revision], 1.0);
     families.gauge(&TRIALS, &[], experiment.trials() as f64);
     for cell in &experiment.design.cells {
         let factors = experiment.design.describe(cell);
@@ -93,12 +97,27 @@ pub(crate) fn ended(live: &Live, planned: Planned, phase: Phase) -> Families {
     families
 }
 
-fn results(families: &mut Families, run: &str, summary: &study::summary::Summary) {
+fn results(families: &mut Families, run: &str, summary: &Summary) {
+    if let Some(capacity) = &summary.capacity {
+        capacities(families, run, capacity);
+    }
     for cell in &summary.cells {
         let index = cell.cell.to_string();
         for (quantity, spread) in &cell.quantities {
             for (stat, value) in [("median", spread.median), ("min", spread.range[0]), ("max", spread.range[1])] {
                 families.gauge(&RESULT, &[run, &index, quantity, stat], value);
+            }
+        }
+    }
+}
+
+fn capacities(families: &mut Families, run: &str, capacity: &Capacity) {
+    for cell in &capacity.cells {
+        let index = cell.cell.to_string();
+        let Estimate { held, failed, interval: [low, high], .. } = cell.estimate;
+        for (stat, level) in [("held", held), ("failed", failed), ("low", low), ("high", high)] {
+            if let Some(level) = level {
+                families.gauge(&CAPACITY, &[run, &index, &capacity.find, stat], level as f64);
             }
         }
     }

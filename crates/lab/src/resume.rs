@@ -10,7 +10,7 @@ use crate::live::Build;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now<'a> {
     pub(crate) environment: &'a Environment,
-    pub(crate) build: Build,
+    pub(crate) build: &'a Build,
     /// What an attached run found at its deployment.
     pub(crate) attached: Option<&'a Attached>,
 }
@@ -74,7 +74,9 @@ mod tests {
 
     use super::*;
 
-    const BUILD: Build = Build { version: "1.0.0", revision: "abc" };
+    fn build() -> Build {
+        Build { version: "1.0.0".to_owned(), revision: "abc".to_owned() }
+    }
 
     fn environment() -> Environment {
         Environment {
@@ -87,7 +89,7 @@ mod tests {
     }
 
     fn session() -> Session {
-        let (version, revision) = (BUILD.version.to_owned(), BUILD.revision.to_owned());
+        let Build { version, revision } = build();
         Session { started: Timestamp::UNIX_EPOCH, version, revision, warnings: Vec::new() }
     }
 
@@ -97,9 +99,9 @@ mod tests {
         let mut here = environment();
         here.memory_bytes = None;
         let then = Then { environment: Some(&before), session: Some(&session), attached: None };
-        assert_eq!(differences(then, Now { environment: &here, build: BUILD, attached: None }), []);
-        let unknown = Now { environment: &here, build: BUILD, attached: None };
-        assert_eq!(differences(Then::default(), unknown), [], "an older version kept nothing to compare with");
+        let now = Now { environment: &here, build: &build(), attached: None };
+        assert_eq!(differences(then, now), []);
+        assert_eq!(differences(Then::default(), now), [], "an older version kept nothing to compare with");
     }
 
     #[test]
@@ -120,8 +122,9 @@ mod tests {
         };
         let (outside, inside) = (attached("4096"), attached("128"));
         let then = Then { environment: Some(&before), session: Some(&session), attached: Some(&outside) };
-        let build = Build { revision: "def", ..BUILD };
-        let [warning] = &differences(then, Now { environment: &here, build, attached: Some(&inside) })[..] else {
+        let build = Build { revision: "def".to_owned(), ..build() };
+        let [warning] = &differences(then, Now { environment: &here, build: &build, attached: Some(&inside) })[..]
+        else {
             panic!("one warning")
         };
         assert_eq!(

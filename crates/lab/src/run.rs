@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kernel::environment::{self, Environment};
 use study::results::{Attached, Course, Session, Trial};
-use study::summary::Summary;
 use telemetry::admin::{Admin, AdminError, Listen};
 use telemetry::{Stop, Warning};
 use thiserror::Error;
@@ -41,18 +40,7 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     /// Everything stands ready for the first trial, unless none is left.
-    Started {
-        /// The results directory.
-        path: &'a Path,
-        /// Where metrics are served, if anywhere, and whether that is because the port asked for was taken.
-        serving: Option<(SocketAddr, bool)>,
-        /// How the run went so far, this runner included.
-        course: &'a Course,
-        /// What is left.
-        agenda: &'a Agenda,
-        /// The trials of earlier runners.
-        trials: &'a [Trial],
-    },
+    Started(Started<'a>),
     /// A trial begins.
     Began {
         /// Which.
@@ -75,6 +63,21 @@ pub enum Event<'a> {
     },
     /// The run is over and waits for the last scrape.
     Lingering,
+}
+
+/// A run as its runner finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Started<'a> {
+    /// The results directory.
+    pub path: &'a Path,
+    /// Where metrics are served, if anywhere, and whether that is because the port asked for was taken.
+    pub serving: Option<(SocketAddr, bool)>,
+    /// How the run went so far, this runner included.
+    pub course: &'a Course,
+    /// What is left.
+    pub agenda: &'a Agenda,
+    /// The trials of earlier runners.
+    pub trials: &'a [Trial],
 }
 
 /// A run that has ended, whole or not.
@@ -139,7 +142,7 @@ pub fn run(
     let experiment = request.experiment;
     let mut bench = bench(request, stop)?;
     let environment = environment::collect();
-    let directory = Directory::create(results, experiment, &environment, session(request.build, Vec::new()))?;
+    let directory = Directory::create(results, experiment, &environment, session(&request.build, Vec::new()))?;
     let mut work = Work { directory, agenda: Agenda::new(experiment), trials: Vec::new(), environment };
     let result = run_in(request, &mut *bench, &mut work, stop, tell);
     work.directory.remove_if_useless();
@@ -176,8 +179,8 @@ pub fn resume(
         session: work.directory.course.sessions.first(),
         attached: attached.as_ref(),
     };
-    let warnings = differences(then, Now { environment: &now, build: request.build, attached: bench.attached() });
-    work.directory.begin(session(request.build, warnings))?;
+    let warnings = differences(then, Now { environment: &now, build: &request.build, attached: bench.attached() });
+    work.directory.begin(session(&request.build, warnings))?;
     run_in(request, &mut *bench, &mut work, stop, tell)
 }
 
@@ -191,9 +194,9 @@ fn bench<'a>(request: &Request<'a>, stop: &Stop) -> Result<Box<dyn Bench + 'a>, 
     })
 }
 
-fn session(build: Build, warnings: Vec<Warning>) -> Session {
-    let Build { version, revision } = build;
-    Session { started: Timestamp::now(), version: version.to_owned(), revision: revision.to_owned(), warnings }
+fn session(build: &Build, warnings: Vec<Warning>) -> Session {
+    let Build { version, revision } = build.clone();
+    Session { started: Timestamp::now(), version, revision, warnings }
 }
 
 /// A results directory that is being filled.
@@ -210,7 +213,7 @@ struct Work {
 impl Work {
     fn started(&self, serving: Option<(SocketAddr, bool)>) -> Event<'_> {
         let Self { directory, agenda, trials, .. } = self;
-        Event::Started { path: &directory.path, serving, course: &directory.course, agenda, trials }
+        Event::Started(Started { path: &directory.path, serving, course: &directory.course, agenda, trials })
     }
 
     fn finished(&mut self, ended: Result<(), RunError>, attached: Option<Attached>) -> Finished {
@@ -234,12 +237,12 @@ fn run_in(
     stop: &Stop,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Finished, RunError> {
-    check_space(&work.directory.path, work.agenda.left().count())?;
+    check_space(&work.directory, work.agenda.left().count())?;
     let live = Live::new(
         request.experiment.clone(),
         work.directory.run(),
         work.environment.kernel_release.clone().unwrap_or_default(),
-        request.build,
+        request.build.clone(),
     );
     let live = Arc::new(live);
     let mut run = Run { experiment: request.experiment, work, live: &live, stop };
@@ -248,8 +251,8 @@ fn run_in(
         Listen::Off => None,
         Listen::Addr(address) => Some(Admin::start_or_free_port(address, live.clone())?),
     };
-    tell(run.work.started(admin.as_ref().map(|(admin, replaced)| (admin.local_addr(), *replaced))));
     bench.begin(&run.work.directory)?;
+    tell(run.work.started(admin.as_ref().map(|(admin, replaced)| (admin.local_addr(), *replaced))));
     let ended = run.all(bench, tell);
     // Before anything else: who was told to stop may be killed next.
     let put_back = bench.finish(&work.directory);
@@ -314,7 +317,7 @@ impl Run<'_> {
         let Work { directory, trials, .. } = &mut *self.work;
         let written = directory.append(&trial);
         trials.push(trial);
-        self.live.finished(self.work.trials.last(), self.summary());
+        self.live.finished(self.work.trials.last(), self.live.summary(&self.work.trials));
         if written.is_err() {
             self.work.trials.pop();
         }
@@ -323,33 +326,24 @@ impl Run<'_> {
 
     /// Has the pages show what earlier runners of this run counted: they are about the whole run.
     fn recall(&self) {
-        if self.work.trials.is_empty() {
-            return;
-        }
-        for trial in &self.work.trials {
+        let Some((last, before)) = self.work.trials.split_last() else { return };
+        for trial in before {
             self.live.finished(Some(trial), None);
         }
-        self.live.recalled(self.summary());
-    }
-
-    fn summary(&self) -> Option<Summary> {
-        Summary::of(&self.experiment.design, &self.work.trials, &quantities(self.experiment)).ok()
+        self.live.finished(Some(last), self.live.summary(&self.work.trials));
     }
 }
 
-fn quantities(experiment: &Experiment) -> Vec<&str> {
-    experiment.compare.metrics.iter().map(String::as_str).collect()
-}
-
-fn check_space(path: &Path, trials: usize) -> Result<(), RunError> {
-    let Ok(stat) = rustix::fs::statvfs(path) else { return Ok(()) };
+fn check_space(directory: &Directory, trials: usize) -> Result<(), RunError> {
+    let Ok(stat) = rustix::fs::statvfs(&directory.path) else { return Ok(()) };
     let (free, needed) = (stat.f_bavail * stat.f_frsize, trials as u64 * RECORD_BYTES);
     if free < needed {
         return Err(RunError::Requirement(format!(
-            "{} has {} KiB free, {trials} trials may need {} KiB; free some space, or write elsewhere with --results DIR",
-            path.display(),
+            "{} has {} KiB free, {trials} trials may need {} KiB{}",
+            directory.path.display(),
             free / 1024,
-            needed / 1024
+            needed / 1024,
+            directory.hint_of_space()
         )));
     }
     Ok(())
@@ -369,3 +363,6 @@ fn linger(admin: &Admin, stop: &Stop, tell: &mut dyn FnMut(Event<'_>)) {
     tell(Event::Lingering);
     while began.elapsed() < limit && !admin.all_scraped_since(began) && !stop.wait_timeout(Duration::from_millis(20)) {}
 }
+
+#[cfg(test)]
+mod tests;

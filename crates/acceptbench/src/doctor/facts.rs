@@ -1,6 +1,6 @@
 //! What is known of the machine before anything is judged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use kernel::allowances::Allowances;
 use kernel::environment::{self, Environment};
 use kernel::modules::{Module, module};
 use lab::{Experiment, Tried, Wanted};
+use server::opts::Engine;
 
 use crate::needs::{self, Need};
 
@@ -28,8 +29,8 @@ pub(super) struct Facts {
     /// Where the kernel has veth, and delay and loss for a link.
     pub(super) veth: Module,
     pub(super) netem: Module,
-    /// What the load generator's engine lacks, without sources and with them.
-    pub(super) ring: [Option<String>; 2],
+    /// What each use of `io_uring` lacks here, in words; those that work have no entry.
+    pub(super) rings: BTreeMap<Need, String>,
     /// How late a thread wakes up that asks for no slack: the middle one of some sleeps.
     pub(super) late: Option<Duration>,
 }
@@ -54,10 +55,23 @@ impl Facts {
             tried: lab::try_out(Path::new(PROGRAM), wanted).map_err(|error| error.to_string()),
             veth,
             netem: module("sch_netem", "netem_enqueue"),
-            ring: [false, true].map(loadgen::io_uring_lacks),
+            rings: rings(),
             late: std::thread::spawn(lateness).join().ok().flatten(),
         }
     }
+}
+
+/// Asks the engines themselves.
+fn rings() -> BTreeMap<Need, String> {
+    let server = |engine| server::check_engine(engine).err().map(|error| error.to_string());
+    let loadgen = |sources| loadgen::io_uring_lacks(sources).map(|needs| format!("the load generator's needs {needs}"));
+    let asked = [
+        (Need::ServerRing, server(Engine::IoUring)),
+        (Need::ServerMultishot, server(Engine::IoUringMultishot)),
+        (Need::LoadgenRing, loadgen(false)),
+        (Need::LoadgenRingSources, loadgen(true)),
+    ];
+    asked.into_iter().filter_map(|(need, lacks)| Some((need, lacks?))).collect()
 }
 
 /// In a thread of its own, whose slack is nobody else's.

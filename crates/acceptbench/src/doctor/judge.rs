@@ -44,12 +44,7 @@ pub(super) fn findings(facts: &Facts, experiments: &[Experiment]) -> Vec<Finding
     }
     found.extend([cpus(facts, &private), clock(facts, &private), wake_ups(facts, &private)]);
     found.extend([descriptors(facts, experiments), ports(facts), memory(facts, &private)]);
-    found.extend([
-        io_uring(facts, of(|need| *need == Need::IoUring)),
-        somaxconn(facts),
-        netem(facts),
-        sock_diag(facts),
-    ]);
+    found.extend([io_uring(facts, experiments), somaxconn(facts), netem(facts), sock_diag(facts)]);
     found
 }
 
@@ -258,22 +253,31 @@ fn memory(facts: &Facts, private: &[String]) -> Finding {
     finding
 }
 
-fn io_uring(facts: &Facts, users: Vec<String>) -> Finding {
-    let works = facts.environment.features.get("io-uring").is_some_and(|feature| feature.available);
-    let fix = "use another engine; the default ones need no io_uring";
-    let value = match &facts.ring {
-        _ if !works => "refused",
-        [None, None] => "there, with all that both engines use",
-        [None, Some(_)] => "there; the load generator's cannot bind to sources",
-        [Some(_), _] => "there; the server's engine only",
+fn io_uring(facts: &Facts, experiments: &[Experiment]) -> Finding {
+    let lacks = &facts.rings;
+    let Some(reason) = lacks.values().next() else {
+        return Finding::ok("io-uring", "there, with all that the engines of both ends use");
     };
+    let (value, limits) = if lacks.contains_key(&Need::ServerRing) {
+        (reason.clone(), "no engine io-uring or io-uring-multishot".to_owned())
+    } else {
+        // With sources an engine lacks what it lacks without them.
+        let engines = [
+            (Need::ServerMultishot, "server.engine = \"io-uring-multishot\""),
+            (Need::LoadgenRing, "loadgen.engine = \"io-uring\""),
+            (Need::LoadgenRingSources, "loadgen.engine = \"io-uring\" with sources"),
+        ];
+        let shown = |need: &Need| *need != Need::LoadgenRingSources || !lacks.contains_key(&Need::LoadgenRing);
+        let lacking =
+            || engines.iter().filter(|(need, _)| shown(need)).filter_map(|(need, e)| Some((lacks.get(need)?, e)));
+        let reasons: Vec<&str> = lacking().map(|(reason, _)| reason.as_str()).collect();
+        let engines: Vec<String> = lacking().map(|(_, engine)| format!("no {engine}")).collect();
+        (format!("there; {}", reasons.join("; ")), engines.join(", "))
+    };
+    let asks = |experiment: &&Experiment| needs::of(experiment).iter().any(|need| lacks.contains_key(need));
+    let users: Vec<String> = experiments.iter().filter(asks).map(|experiment| experiment.name.clone()).collect();
     let finding = Finding::ok("io-uring", value);
-    let limits = match &facts.ring {
-        _ if !works => "no engine io-uring or io-uring-multishot",
-        [None, None] => return finding,
-        [None, Some(_)] => "no loadgen.engine = \"io-uring\" with sources",
-        [Some(_), _] => "no loadgen.engine = \"io-uring\"",
-    };
+    let fix = "use another engine; the default ones need no io_uring";
     if users.is_empty() { finding.limits(limits, fix, users) } else { finding.missing(limits, fix, users) }
 }
 

@@ -103,7 +103,7 @@ impl Mean {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::show::tests::{record, two_cells};
+    use crate::run::testing::{record, two_cells};
 
     fn at(text: &str) -> Zoned {
         text.parse().expect("an instant")

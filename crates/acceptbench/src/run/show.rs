@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use jiff::Zoned;
-use lab::{Agenda, Event, Experiment};
+use lab::{Agenda, Event, Experiment, Started};
 use study::format;
 use study::quantity::Quantity;
 use study::results::Trial;
@@ -55,17 +55,7 @@ impl<'a> Show<'a> {
     /// Something happened.
     pub(super) fn tell(&mut self, event: &Event<'_>) {
         match *event {
-            Event::Started { serving, agenda, trials, .. } => {
-                self.blocks = agenda.blocks_done();
-                let budget = Budget::of(self.experiment, agenda, trials);
-                if let Some((address, replaced)) = serving {
-                    let why = if replaced { " (the port asked for is taken)" } else { "" };
-                    note(&format!("metrics on http://{address}/metrics{why}"));
-                }
-                let most = if self.experiment.search.is_some() { "at most " } else { "" };
-                note(&opening(&self.experiment.name, agenda, most, &budget.line(&Zoned::now())));
-                self.start(event, budget);
-            }
+            Event::Started(started) => self.started(started),
             Event::Began { planned, cell, agenda, trials } => {
                 let budget = Budget::of(self.experiment, agenda, trials);
                 match self.how {
@@ -86,8 +76,16 @@ impl<'a> Show<'a> {
         }
     }
 
-    fn start(&self, event: &Event<'_>, budget: Budget) {
-        let Event::Started { path, serving, course, agenda, .. } = *event else { return };
+    fn started(&mut self, started: Started<'_>) {
+        let Started { path, serving, course, agenda, trials } = started;
+        self.blocks = agenda.blocks_done();
+        let budget = Budget::of(self.experiment, agenda, trials);
+        if let Some((address, replaced)) = serving {
+            let why = if replaced { " (the port asked for is taken)" } else { "" };
+            note(&format!("metrics on http://{address}/metrics{why}"));
+        }
+        let most = if self.experiment.search.is_some() { "at most " } else { "" };
+        note(&opening(&self.experiment.name, agenda, most, &budget.line(&Zoned::now())));
         for warning in course.sessions.last().map_or(&[][..], |session| &session.warnings) {
             note(&format!("warning: {warning}"));
         }
@@ -101,13 +99,13 @@ impl<'a> Show<'a> {
         clear_progress();
         let main = self.experiment.compare.metrics.first().and_then(|name| Quantity::named(name).ok());
         let budget = Budget::of(self.experiment, agenda, trials);
-        match (self.how, main) {
-            (How::Bar, _) => {}
-            (How::Json, Some(main)) => {
+        match self.how {
+            How::Bar => {}
+            How::Json => {
                 let ended = json::Ended::new(trial, main, agenda, json::Progress::new(agenda, budget));
                 say(&json::Event::Ended(Box::new(ended)).line());
             }
-            (_, main) => note(&line(trial, agenda, main, budget)),
+            How::Lines => note(&line(trial, agenda, main, budget)),
         }
         for reason in &trial.invalid {
             complain(&format!("trial {} does not count: {reason}", trial.trial + 1));
@@ -125,11 +123,11 @@ impl<'a> Show<'a> {
         }
     }
 
-    /// What came of it; `directory` is how the results directory is called.
-    pub(super) fn end(&self, directory: &Path, answer: Option<&Answer>, end: &Result<End, Failure>) {
+    /// What came of it; `called` is how the results directory is called on the screen.
+    pub(super) fn end(&self, directory: &Path, called: &Path, answer: Option<&Answer>, end: &Result<End, Failure>) {
         clear_progress();
         if let Some(answer) = answer {
-            let screen = answer.screen(self.experiment, directory);
+            let screen = answer.screen(self.experiment, called);
             // Words for people: among the results, unless those are for programs.
             if self.how == How::Json { note(&screen) } else { say(&screen) }
         }
@@ -179,4 +177,4 @@ fn bar(agenda: &Agenda, cell: &str, end: &str, width: usize) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -114,7 +114,7 @@ fn a_killed_runner_has_its_changes_undone() {
         }
         // Right after its death somebody must have had something to undo.
         eprintln!("{changed} of 12 were caught between two values");
-        let run = Run::new(&experiment("20ms", "60ms", 20));
+        let run = Run::new(&experiment("100ms", "200ms", 1));
         let mut runner = run.start(&[]);
         let began = Instant::now();
         while somaxconn() == before {
@@ -124,6 +124,15 @@ fn a_killed_runner_has_its_changes_undone() {
         runner.kill().expect("killed");
         runner.wait().expect("a child");
         undone(&run, &before, "killed after a change");
+        let directory = run.directory();
+        let left = fs::read_to_string(directory.join("attached.json")).expect("what was left");
+        assert!(left.contains("\"restored\": true"), "{left}");
+        // What an administrator sets now is no leftover of the run.
+        let set = "777";
+        kernel::sysctl::NetTree::default().write("net.core.somaxconn", set).expect("set");
+        let output = run.lab.run(&["run", "--admin", "off", "--resume", directory.to_str().expect("a path")]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(somaxconn(), set);
     });
 }
 

@@ -157,7 +157,8 @@ fn a_second_runner_is_refused_and_an_interrupted_run_goes_on() {
     kill_process(Pid::from_child(&first), Signal::INT).expect("a signal");
     let output = first.wait_with_output().expect("a child");
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("acceptbench run --resume"), "{}", text(&output.stdout));
+    let words = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("acceptbench run --resume results/resumed-"), "its own name, not the link: {words}");
     let before = trials(&latest);
     // A torn line, and another kernel than the run began on.
     let mut torn = fs::read(latest.join("trials.jsonl")).expect("trials");
@@ -185,6 +186,27 @@ fn a_second_runner_is_refused_and_an_interrupted_run_goes_on() {
     answered(&again);
     assert!(text(&again.stderr).contains("resumed: all of 36 trials are stored"), "{}", text(&again.stderr));
     assert_eq!((text(&again.stdout), whole_lines(&latest)), (text(&output.stdout), lines));
+    called_by_its_own_name(&lab, &latest);
+}
+
+/// Whatever led to a run, what is kept of it and what programs are told has its own name, and the link stays a link.
+fn called_by_its_own_name(lab: &Lab, latest: &Path) {
+    let own = fs::read_link(latest).expect("a link");
+    let resume = |way: &str, place: &Path| {
+        let mut command = acceptbench();
+        let output = command.args(["run", "--json", "--admin", "off", "--resume", way]).current_dir(place).output();
+        let output = output.expect("the program starts");
+        answered(&output);
+        let end = text(&output.stdout).lines().last().map(serde_json::from_str::<Value>);
+        let end = end.expect("a line").expect("a document");
+        assert_eq!(fs::read_link(latest).expect("a link"), own, "{way}");
+        assert_eq!(Path::new(end["directory"].as_str().expect("a path")).file_name(), Some(own.as_os_str()), "{way}");
+    };
+    resume("results/latest/", lab.path());
+    resume(".", latest);
+    answered(&lab.run(&["report"]));
+    let report = fs::read_to_string(latest.join("report.md")).expect("a report");
+    assert!(!report.contains("results/latest"), "{report}");
 }
 
 #[test]

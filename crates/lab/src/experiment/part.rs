@@ -32,7 +32,7 @@ impl Part {
         Self { only: Vec::new(), cells: design.cells.iter().map(|cell| cell.index).collect() }
     }
 
-    /// Does it leave cells out by conditions?
+    /// Was no cell left out by a condition?
     pub fn is_whole(&self) -> bool {
         self.only.is_empty()
     }

@@ -178,6 +178,11 @@ mod tests {
             ("served-ratio", "served-ration", "x.toml:8: "),
             ("within = 0.1", "within = 2.0", "x.toml:9: search.within is"),
             ("question = \"?\"", "question = \"?\"\nreplicates = 4", "x.toml:4: experiment.replicates must be odd"),
+            (
+                "question = \"?\"",
+                "question = \"?\"\nreplicates = 9999",
+                "x.toml:4: 2 cells × 50035 trials of a search are",
+            ),
             ("[[factor]]", "[compare]\nmetrics = [\"served-ratio\"]\n[[factor]]", "x.toml:10: a search compares"),
         ] {
             let message = refused(piece, other);

@@ -40,7 +40,7 @@ fn machine() -> Facts {
         tried: Ok(Tried { ipv6: true, ports: Some("32768 60999".to_owned()), ..Tried::default() }),
         veth: Module::Present,
         netem: Module::Loadable,
-        ring: [None, None],
+        rings: BTreeMap::new(),
         late: Some(Duration::from_micros(60)),
     }
 }
@@ -71,7 +71,7 @@ fn a_machine_that_lacks_nothing_runs_everything() {
     let diagnosis = diagnosed(|_| ());
     assert!(diagnosis.can_run);
     assert_eq!(trouble(&diagnosis), [""; 0]);
-    for name in ["backlog", "phantoms", "syn-queue"] {
+    for name in ["backlog", "phantoms", "syn-queue", "engines", "queueing-theory"] {
         assert_eq!(outcome(&diagnosis, name), Outcome::Runs, "{name}");
     }
     assert_eq!(outcome(&diagnosis, "sweep"), Outcome::NeedsDeployment);
@@ -132,13 +132,53 @@ fn what_only_limits_lets_everything_run_and_is_named() {
 
 #[test]
 fn what_no_shipped_experiment_uses_only_limits() {
-    let diagnosis = diagnosed(|facts| {
-        facts.ring = [Some("io_uring of Linux 6.8 or newer".to_owned()), None];
-        tried(facts).ipv6 = false;
-    });
-    assert_eq!(trouble(&diagnosis), ["ipv6: limits", "io-uring: missing"]);
+    let diagnosis = diagnosed(|facts| tried(facts).ipv6 = false);
+    assert_eq!(trouble(&diagnosis), ["ipv6: limits"]);
     assert_eq!(outcome(&diagnosis, "backlog"), Outcome::Runs);
+}
+
+/// Facts of a machine on which these uses of `io_uring` lack something.
+fn lacking(needs: &[(Need, &str)]) -> Diagnosis {
+    diagnosed(|facts| facts.rings = needs.iter().map(|(need, lacks)| (need.clone(), (*lacks).to_owned())).collect())
+}
+
+#[test]
+fn a_ring_that_one_end_lacks_stops_nothing_that_only_the_other_uses() {
+    let old = "the load generator's needs io_uring of Linux 6.8 or newer";
+    let diagnosis = lacking(&[(Need::LoadgenRing, old), (Need::LoadgenRingSources, old)]);
+    assert_eq!(trouble(&diagnosis), ["io-uring: missing"]);
+    assert_eq!(outcome(&diagnosis, "engines"), Outcome::Runs, "its server has a ring, its load generator none");
     assert_eq!(outcome(&diagnosis, "queueing-theory"), Outcome::CannotRun);
+    let finding = diagnosis.findings.iter().find(|finding| finding.name == "io-uring").expect("found");
+    assert_eq!(finding.value, format!("there; {old}"), "once");
+    assert_eq!(finding.limits.as_deref(), Some("no loadgen.engine = \"io-uring\""));
+    assert_eq!(finding.experiments, ["queueing-theory"]);
+}
+
+#[test]
+fn what_no_shipped_engine_uses_of_a_ring_only_limits() {
+    let multishot = "engine io-uring-multishot needs Linux 5.19 or newer";
+    for (need, lacks, limits) in [
+        (Need::ServerMultishot, multishot, "no server.engine = \"io-uring-multishot\""),
+        (Need::LoadgenRingSources, "Linux 6.11", "no loadgen.engine = \"io-uring\" with sources"),
+    ] {
+        let diagnosis = lacking(&[(need, lacks)]);
+        assert_eq!(trouble(&diagnosis), ["io-uring: limits"]);
+        let finding = diagnosis.findings.iter().find(|finding| finding.name == "io-uring").expect("found");
+        assert_eq!((finding.value.as_str(), finding.limits.as_deref()), (&*format!("there; {lacks}"), Some(limits)));
+        assert_eq!(outcome(&diagnosis, "engines"), Outcome::Runs);
+    }
+}
+
+#[test]
+fn without_io_uring_both_ends_go_without() {
+    let needs = [Need::ServerRing, Need::ServerMultishot, Need::LoadgenRing, Need::LoadgenRingSources];
+    let diagnosis = lacking(&needs.map(|need| (need, "it is refused")));
+    for name in ["engines", "queueing-theory"] {
+        assert_eq!(outcome(&diagnosis, name), Outcome::CannotRun, "{name}");
+    }
+    let finding = diagnosis.findings.iter().find(|finding| finding.name == "io-uring").expect("found");
+    assert_eq!((finding.value.as_str(), finding.experiments.len()), ("it is refused", 2));
 }
 
 #[test]

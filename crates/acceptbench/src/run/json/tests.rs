@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 use study::results::Session;
 
 use super::*;
-use crate::run::show::tests::{record, two_cells};
+use crate::run::testing::{record, two_cells};
 
 fn parsed(event: &Event<'_>) -> Value {
     serde_json::from_str(&event.line()).expect("one JSON document")
@@ -50,11 +50,13 @@ fn a_trial_that_does_not_count_says_why_and_whether_it_is_repeated() {
     trial.invalid.push("the books never stood still".to_owned());
     trial.loadgen.measured.planned = 8;
     trial.loadgen.measured.verdicts = [(Verdict::Served, 6), (Verdict::TimedOut, 2)].into();
-    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, quantity, &agenda, progress))));
+    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, Some(quantity), &agenda, progress))));
     assert_eq!((&ended["valid"], &ended["repeated"], &ended["seconds"]), (&json!(false), &json!(true), &json!(1.5)));
     assert_eq!(ended["verdicts"], json!({ "served": 6, "timed-out": 2 }));
     assert_eq!(ended["quantity"], json!({ "name": "served-ratio", "value": 0.75, "unit": "ratio" }));
     assert_eq!((&ended["invalid"][0], &ended["residuals"]), (&json!("the books never stood still"), &json!({})));
+    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, None, &agenda, progress))));
+    assert_eq!((&ended["event"], &ended["quantity"]), (&json!("ended"), &Value::Null));
 }
 
 #[test]
@@ -84,7 +86,7 @@ fn every_key_of_every_event_stands_on_its_page() {
     for event in [
         Event::Start(Start::new(&experiment, Path::new("x"), None, &course, progress)),
         Event::Began(Began::new(planned, "backlog 16", progress)),
-        Event::Ended(Box::new(Ended::new(&trial, quantity, &agenda, progress))),
+        Event::Ended(Box::new(Ended::new(&trial, Some(quantity), &agenda, progress))),
         Event::End(Box::new(End::new(&experiment, Path::new("x"), None, &end))),
     ] {
         let event = parsed(&event);

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,13 @@ impl Run {
     pub(super) fn to_its_end(&self, more: &[&str]) -> (Option<i32>, String) {
         let output = self.start(more).wait_with_output().expect("a child");
         (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// Its results directory, which `latest` points at only once it holds a trial.
+    pub(super) fn directory(&self) -> PathBuf {
+        let entries = fs::read_dir(self.lab.path().join("results")).expect("results").filter_map(Result::ok);
+        let mut runs = entries.map(|entry| entry.path()).filter(|path| !path.is_symlink());
+        runs.next().expect("a run")
     }
 
     pub(super) fn trials(&self) -> Vec<Trial> {

@@ -56,6 +56,59 @@ fn what_is_stored_is_told_from_what_is_left() {
 }
 
 #[test]
+fn a_run_is_called_by_its_own_name_whatever_leads_to_it() {
+    let (root, path) = interrupted(2);
+    let link = root.path().join("latest");
+    let elsewhere = TempDir::new().expect("a directory");
+    let far = elsewhere.path().join("latest");
+    std::os::unix::fs::symlink(&link, &far).expect("a link to a link");
+    let target = fs::read_link(&link).expect("a link");
+    for way in [link.join(""), link.join("."), link.join("logs/.."), path.join("logs/../logs/.."), far.clone()] {
+        let reopened = Reopened::open(&way).unwrap_or_else(|error| panic!("{}: {error}", way.display()));
+        assert_eq!(reopened.path().canonicalize().ok(), path.canonicalize().ok(), "{}", way.display());
+        assert_eq!(Some(reopened.directory.run().as_str()), path.file_name().and_then(|name| name.to_str()));
+        assert_eq!(Stored::read(&way).expect("a run").path, reopened.path());
+        assert_eq!(fs::read_link(&link).expect("still a link"), target, "{}", way.display());
+        assert_eq!(fs::read_link(&far).expect("still a link"), link, "{}", way.display());
+    }
+}
+
+#[test]
+fn what_to_do_about_a_full_disk_depends_on_whether_the_run_is_there() {
+    let (_root, path) = interrupted(1);
+    let full = |directory: &Directory| {
+        let error = failed("write", &directory.path, directory.hint())(io::ErrorKind::StorageFull.into());
+        error.to_string()
+    };
+    let reopened = Reopened::open(&path).expect("a run");
+    assert!(full(&reopened.directory).ends_with("; free some space, then go on with acceptbench run --resume DIR"));
+    drop(reopened);
+    let (_root, path) = interrupted(0);
+    let reopened = Reopened::open(&path).expect("a run");
+    assert!(!full(&reopened.directory).contains("--results"), "{}", full(&reopened.directory));
+    let root = TempDir::new().expect("a directory");
+    let experiment = testing::experiment("replicates = 1", &["16"]);
+    let mut new = Directory::create(root.path(), &experiment, &Environment::default(), session()).expect("made");
+    assert!(full(&new).ends_with("; free some space, or write elsewhere with --results DIR"), "{}", full(&new));
+    new.append(&testing::trial(Agenda::new(&experiment).upcoming().expect("one"), true)).expect("kept");
+    assert!(full(&new).ends_with(" --resume DIR"), "it is there: {}", full(&new));
+}
+
+#[test]
+fn a_trial_that_is_to_be_repeated_is_left_to_run() {
+    let root = TempDir::new().expect("a directory");
+    let experiment = testing::experiment("replicates = 1\nretries = 1\norder = \"as-written\"", &["16", "128"]);
+    let mut directory =
+        Directory::create(root.path(), &experiment, &Environment::default(), session()).expect("a results directory");
+    for (planned, counts) in Agenda::new(&experiment).left().zip([false, true]) {
+        directory.append(&testing::trial(planned, counts)).expect("kept");
+    }
+    let agenda = Stored::read(&directory.path).expect("a run").agenda().expect("its own trials");
+    assert_eq!((agenda.done(), agenda.places()), (1, 2), "both places have a record, and one that counts");
+    assert_eq!(agenda.upcoming(), Some(Planned { trial: 0, block: 0, cell: 0, retry: 1 }));
+}
+
+#[test]
 fn a_last_line_that_was_not_written_to_its_end_is_cut_off() {
     let planned = Planned { trial: 2, block: 0, cell: 2, retry: 0 };
     let whole = serde_json::to_vec(&testing::trial(planned, true)).expect("JSON");
@@ -116,8 +169,13 @@ fn two_runners_never_write_to_one_directory() {
 fn a_run_killed_before_it_began_says_so() {
     let (_root, path) = interrupted(0);
     fs::remove_file(path.join(EXPERIMENT)).expect("removed");
-    let error = Reopened::open(&path).expect_err("nothing to go on with").to_string();
-    assert!(error.contains("holds no experiment.toml: ") && error.ends_with("; run the experiment again"), "{error}");
+    let words = format!(
+        "{} holds no experiment.toml: it is no run, or its runner was ended before it began; name the directory of a run, or \
+         run the experiment again",
+        path.display()
+    );
+    assert_eq!(Reopened::open(&path).expect_err("nothing to go on with").to_string(), words);
+    assert_eq!(Stored::read(&path).expect_err("nothing to report").to_string(), words);
     let error = Reopened::open(&path.join("nowhere")).expect_err("no directory").to_string();
     assert!(error.ends_with("; name the directory of a run, or run an experiment first"), "{error}");
 }
