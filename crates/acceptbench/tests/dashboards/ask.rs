@@ -54,9 +54,10 @@ pub(crate) struct Range {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these jobs (name, address, path) every second; its data is in `directory`.
+    /// Starts one that scrapes these jobs (name, address, path) every second, and takes the rules (`*.rules.yml`) that are
+    /// in `directory`; its data is there, too.
     pub(crate) fn start(directory: &Path, addr: SocketAddr, jobs: &[(&str, &str, &str)]) -> Self {
-        let mut config = "global:\n  scrape_interval: 1s\nscrape_configs:\n".to_owned();
+        let mut config = "global:\n  scrape_interval: 1s\nrule_files: [\"*.rules.yml\"]\nscrape_configs:\n".to_owned();
         for (job, targets, path) in jobs {
             let _ = write!(
                 config,
@@ -80,6 +81,12 @@ impl Prometheus {
         let body = page::fetch(self.addr, path)?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error} in {body}"))?;
         Ok(answer["data"].clone())
+    }
+
+    /// Every alert that is pending or firing, as Prometheus describes it.
+    pub(crate) fn alerts(&self) -> Result<Vec<Value>, String> {
+        let data = self.get("/api/v1/alerts")?;
+        Ok(data["alerts"].as_array().cloned().unwrap_or_default())
     }
 
     fn series(&self, path: &str) -> Result<Vec<Series>, String> {
@@ -144,6 +151,8 @@ fn substituted(text: &str) -> String {
         ("$__range", "60s"),
         ("$job", ".+"),
         ("$instance", ".+"),
+        ("$run", ".+"),
+        ("$quantity", "served-ratio"),
         ("${datasource}", "prometheus"),
     ];
     let text = values.into_iter().fold(text.to_owned(), |text, (variable, value)| text.replace(variable, value));
