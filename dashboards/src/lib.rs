@@ -11,8 +11,10 @@
 
 pub mod boards;
 pub mod catalogue;
+pub mod client;
 pub mod lint;
 pub mod model;
+pub mod preview;
 pub mod queries;
 pub mod query;
 pub mod rules;

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use dashboards::{lint, queries};
+use dashboards::client::{Client, Range};
+use dashboards::{lint, preview, queries};
 
-const USAGE: &str = "usage: dashboards [--check | --list] [--dir DIR]";
+const USAGE: &str = "usage: dashboards [--check | --list | --preview ADDR:PORT] [--dir DIR]";
 
 /// The exit code for a wrong command line, as in sysexits.h.
 const EX_USAGE: u8 = 64;
@@ -21,6 +24,8 @@ enum Action {
     Check,
     /// Print every query.
     List,
+    /// Draw every board from what the Prometheus there knows of the last five minutes.
+    Preview(SocketAddr),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +37,7 @@ fn main() -> ExitCode {
         Action::Write => write(&directory),
         Action::Check => check(&directory),
         Action::List => list(),
+        Action::Preview(addr) => draw(&directory, addr),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,6 +58,10 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Action, PathBuf
         match argument.as_str() {
             "--check" => action = Action::Check,
             "--list" => action = Action::List,
+            "--preview" => {
+                let addr = given.next().and_then(|text| text.parse().ok());
+                action = Action::Preview(addr.ok_or_else(|| format!("--preview needs 127.0.0.1:9090 or so; {USAGE}"))?);
+            }
             "--dir" => directory = given.next().ok_or_else(|| format!("--dir needs a directory; {USAGE}"))?.into(),
             other => return Err(format!("unexpected '{other}'; {USAGE}")),
         }
@@ -129,6 +139,22 @@ fn list() -> Result<(), String> {
         for query in queries::of(&board) {
             say(&format!("{title}\t{}\t{}\t{}", query.place, query.ref_id, query.text))?;
         }
+    }
+    Ok(())
+}
+
+/// A page per board in `preview/`.
+fn draw(directory: &Path, addr: SocketAddr) -> Result<(), String> {
+    let directory = directory.join("preview");
+    fs::create_dir_all(&directory).map_err(|error| format!("create {}: {error}", directory.display()))?;
+    let to = SystemTime::now().duration_since(UNIX_EPOCH).map_err(text)?.as_secs_f64();
+    let range = Range { from: to - 300.0, to };
+    for board in dashboards::json().map_err(text)? {
+        let name = board["uid"].as_str().unwrap_or_default().trim_start_matches(dashboards::model::UID_PREFIX);
+        let path = directory.join(format!("{name}.html"));
+        let page = preview::page(&board, Client::new(addr), range)?;
+        fs::write(&path, page).map_err(|error| format!("write {}: {error}", path.display()))?;
+        say(&path.display().to_string())?;
     }
     Ok(())
 }

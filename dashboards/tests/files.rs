@@ -69,9 +69,21 @@ fn every_query_is_listed_with_its_board_and_place() {
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_64() {
-    for wrong in [&["--dir"][..], &["--chek"], &["overview"]] {
+    for wrong in [&["--dir"][..], &["--chek"], &["overview"], &["--preview"], &["--preview", "9090"]] {
         let output = dashboards(wrong);
         assert_eq!(output.status.code(), Some(64));
         assert_eq!(said(&output.stderr).lines().count(), 1, "{}", said(&output.stderr));
     }
+}
+
+#[test]
+fn a_preview_without_a_prometheus_is_one_line_that_names_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // Nobody listens on the port of a listener that is gone.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let path = directory.path().to_str().expect("UTF-8");
+    let output = dashboards(&["--preview", &gone.to_string(), "--dir", path]);
+    let error = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.lines().count() == 1 && error.contains(&gone.to_string()), "{error}");
 }

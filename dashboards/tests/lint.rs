@@ -215,6 +215,7 @@ fn the_experiment_board_lets_several_runs_be_picked_and_shows_their_trials_only(
     assert!(run["multi"] == true && run["includeAll"] == true && run["allValue"] == ".+", "{run}");
     let quantity = variable(board, "quantity");
     assert!(quantity["multi"] == false && quantity["includeAll"] == false, "{quantity}");
+    assert_eq!(quantity["current"]["value"], "served-ratio", "a string where one may be chosen");
     let trials = board["annotations"]["list"][0].clone();
     assert_eq!(trials["name"], "Trials");
     assert!(trials["expr"].as_str().is_some_and(|text| text.contains(r#"run=~"$run""#)), "{trials}");

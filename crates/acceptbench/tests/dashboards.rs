@@ -16,14 +16,18 @@
 mod alarm;
 #[path = "dashboards/ask.rs"]
 mod ask;
+#[path = "dashboards/backfilled.rs"]
+mod backfilled;
 #[path = "dashboards/binds.rs"]
 mod binds;
+#[allow(dead_code, reason = "shared with the test of the report's page, which uses all of it")]
+#[path = "report_page/browser.rs"]
+mod browser;
 #[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
 #[path = "prometheus/children.rs"]
 mod children;
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
-#[path = "prometheus/page.rs"]
-mod page;
+#[path = "dashboards/look.rs"]
+mod look;
 #[path = "dashboards/provoked.rs"]
 mod provoked;
 #[path = "dashboards/scene.rs"]
@@ -48,12 +52,19 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn every_query_of_every_board_has_an_answer() {
+    // The scene looks at the boards, too, where there is a browser; what is required is not known inside.
+    let _ = browser::is_missing();
     in_a_namespace("every_query_of_every_board_has_an_answer", scene::play);
 }
 
 #[test]
 fn every_alert_fires_when_its_failure_is_there_and_none_when_all_is_well() {
     in_a_namespace("every_alert_fires_when_its_failure_is_there_and_none_when_all_is_well", alarm::play);
+}
+
+#[test]
+fn runs_that_nobody_scraped_compare_on_the_board_experiment() {
+    in_a_namespace("runs_that_nobody_scraped_compare_on_the_board_experiment", backfilled::play);
 }
 
 /// Scenes load this machine, so one is played at a time.

@@ -1,6 +1,7 @@
 //! What stands around the panels of every board: variables, links to the other boards, annotations.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{DATASOURCE, Datasource, TAG, UID_PREFIX};
 use crate::query::{self, metric};
@@ -134,17 +135,17 @@ pub struct VariableQuery {
     ref_id: &'static str,
 }
 
-/// The values chosen.
+/// What is chosen: a list where several may be, else a string.
 #[derive(Debug, Clone, Serialize)]
 pub struct Current {
     selected: bool,
-    text: Vec<&'static str>,
-    value: Vec<&'static str>,
+    text: Value,
+    value: Value,
 }
 
 fn values_of(name: &'static str, label: &'static str, definition: String) -> Variable {
     let query = VariableQuery { query: definition.clone(), ref_id: "StandardVariableQuery" };
-    let current = Current { selected: true, text: vec!["All"], value: vec!["$__all"] };
+    let current = Current { selected: true, text: json!(["All"]), value: json!(["$__all"]) };
     Variable::Query {
         name,
         label,
@@ -181,7 +182,7 @@ pub(super) fn run_variables() -> [Variable; 2] {
     // Quantities have units of their own: two on one axis say nothing.
     if let Variable::Query { multi, include_all, current, .. } = &mut quantity {
         (*multi, *include_all) = (false, false);
-        *current = Current { selected: true, text: vec!["served-ratio"], value: vec!["served-ratio"] };
+        *current = Current { selected: true, text: json!("served-ratio"), value: json!("served-ratio") };
     }
     [values_of("run", "Run", run), quantity]
 }

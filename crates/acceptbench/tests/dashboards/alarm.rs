@@ -6,11 +6,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dashboards::client::Range;
 use dashboards::rules;
 use kernel::link::Links;
 use kernel::sysctl;
 
-use crate::ask::{Prometheus, Range, now};
+use crate::ask::{Prometheus, now};
 use crate::children::{ACCEPTBENCH, Running};
 use crate::scene::{SOMAXCONN, list, loadgen, server, utf8, watch};
 
@@ -145,7 +146,7 @@ fn experiment(directory: &Path) -> Running {
 /// No alert, not even a pending one, at any second; and each recorded series had something to say.
 fn all_is_well(prometheus: &Prometheus, range: Range) {
     for recorded in rules::recorded::all() {
-        let series = prometheus.instant(&recorded.name, range.to).expect("an answer");
+        let series = prometheus.instant(&recorded.name, range).expect("an answer");
         let values = series.iter().flat_map(|series| &series.points).map(|(_, value)| *value);
         println!("{} while all is well: {:?}", recorded.name, values.collect::<Vec<_>>());
         assert!(!series.is_empty(), "{} records nothing", recorded.name);

@@ -1,6 +1,8 @@
 //! Whether every failure that the boards are about was there when they were asked: an answer of zeros is easy to have.
 
-use crate::ask::{Prometheus, Range};
+use dashboards::client::Range;
+
+use crate::ask::Prometheus;
 
 /// What must have happened, and the counter that says so.
 const FAILURES: &[(&str, &str)] = &[

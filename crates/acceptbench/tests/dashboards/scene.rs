@@ -6,15 +6,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dashboards::client::Range;
 use dashboards::queries;
 use dashboards::query::Binds;
 use kernel::link::Links;
 use kernel::sysctl;
 
-use crate::ask::{Prometheus, Range, now};
+use crate::ask::{Prometheus, now};
 use crate::binds;
 use crate::children::{ACCEPTBENCH, Running};
-use crate::provoked;
+use crate::{look, provoked};
 
 pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
 
@@ -110,6 +111,7 @@ pub(crate) fn play(required: bool) {
     );
     provoked::check(&prometheus, range);
     ask_everything(&prometheus, range);
+    look::at_every_board(&prometheus, range, directory.path());
     drop((run, programs, again));
     println!("{:.0} s", began.elapsed().as_secs_f64());
 }
