@@ -1,11 +1,11 @@
 //! Grafana dashboards and Prometheus rules, made from the metric constants of the programs they are about.
 //!
 //! Owns the boards ([`boards`]), the little of Grafana's classic JSON they need ([`model`]), how a query is written
-//! from a [`Metric`](telemetry::exposition::Metric) ([`query`]), the rules every board keeps ([`lint`]) and what Prometheus
-//! records and alerts about ([`rules`]). It refuses
-//! to write the name of a metric: a query begins with a constant, so a metric that is renamed or removed does not
-//! compile. The files in `grafana/` and `prometheus/` are what [`files`] says; `cargo run -p dashboards -- --check` compares. A further
-//! board is a further file in `boards/` and a line in [`boards::all`].
+//! from a [`Metric`](telemetry::exposition::Metric) ([`query`]), the rules every board keeps ([`lint`]) and what
+//! Prometheus records and alerts about ([`rules`]). It refuses to write the name of a metric: a query begins with a
+//! constant, so a metric that is renamed or removed does not compile. The files in `grafana/` and `prometheus/` are
+//! what [`files`] says; `cargo run -p dashboards -- --check` compares. A further board is a further file in `boards/`
+//! and a line in [`boards::all`].
 //!
 //! JSON: <https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/>.
 

@@ -1,4 +1,5 @@
-//! `dashboards`: writes the boards to `grafana/` and the rules to `prometheus/`, or says what is wrong with what is there.
+//! `dashboards`: writes the boards to `grafana/` and the rules to `prometheus/`, or says what is wrong with what is
+//! there.
 
 use std::fs;
 use std::io::{self, Write};

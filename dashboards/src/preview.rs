@@ -1,7 +1,7 @@
 //! A page per board without a Grafana: the same queries, asked of a Prometheus once and drawn as they were answered.
 //!
-//! Owns the layout ([`page`]) and hands each panel to [`panel`]. The pages are for looking at, in a browser or a document:
-//! no script, no refresh, nothing loaded. Every variable picks all, except `quantity`.
+//! Owns the layout ([`page`]) and hands each panel to [`panel`]. The pages are for looking at, in a browser or a
+//! document: no script, no refresh, nothing loaded. Every variable picks all, except `quantity`.
 
 mod chart;
 mod panel;
@@ -27,7 +27,7 @@ section { background: #fff; border: 1px solid #d8d9da; border-radius: 3px; paddi
 h2 { font-size: 14px; margin: 8px 0 0; align-self: end; } h3 { font-size: 12px; margin: 0 0 4px; }
 svg { display: block; width: 100%; } svg text { font-size: 9px; fill: #52575c; }
 .tiles { display: flex; flex-wrap: wrap; gap: 2px 14px; } .tile b { font-size: 20px; display: block; }
-.legend { color: #52575c; } .legend i { display: inline-block; width: 9px; height: 3px; margin: 0 3px 2px 8px; }
+.legend { color: #52575c; } .legend span { white-space: nowrap; } .legend i { display: inline-block; width: 9px; height: 3px; margin: 0 3px 2px 8px; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: 1px 6px; border-bottom: 1px solid #e6e7e8; }
 .none { color: #7b8087; }
 ";

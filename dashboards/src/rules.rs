@@ -1,9 +1,9 @@
 //! Recording and alert rules for Prometheus, made from the same constants as the boards.
 //!
 //! Owns what is recorded ([`recorded`]), what is alerted about ([`alerts`]) and how both are written ([`yaml`]). Rules
-//! know no variables: they hold for every program in a Prometheus. Alerts rest on recorded series only where a window is
-//! shared, and each description names the knob. Rates and fractions, never totals; two windows where a short burst and a
-//! slow leak differ.
+//! know no variables: they hold for every program in a Prometheus. Alerts compare what is recorded, and each
+//! description names the knob. Rates and fractions, never totals; two windows where a short burst and a slow leak
+//! differ.
 //!
 //! Format: <https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/>; loads in 2.42 and in 3.x.
 

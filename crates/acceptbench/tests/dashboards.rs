@@ -1,6 +1,6 @@
-//! Every query of every dashboard has an answer, and every alert fires: a real Prometheus scrapes live programs that fail
-//! in every way the boards are about, and each panel, variable and annotation is asked what Grafana would ask; another
-//! takes the rules, first while all is well.
+//! Every query of every dashboard has an answer, and every alert fires: a real Prometheus scrapes live programs that
+//! fail in every way the boards are about, and each panel, variable and annotation is asked what Grafana would ask;
+//! another takes the rules, first while all is well.
 //!
 //! Everything runs in a private network namespace: this program starts itself again in one (unshare(1)), so that
 //! somaxconn can be changed there and no port of the host is taken. Needs prometheus (Debian package `prometheus`) and,
@@ -48,7 +48,7 @@ const INSIDE: &str = "DASHBOARDS_SCENE";
 const REQUIRED: &str = "required";
 
 /// For a whole scene.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_mins(3);
 
 #[test]
 fn every_query_of_every_board_has_an_answer() {

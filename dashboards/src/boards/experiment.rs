@@ -1,7 +1,7 @@
 //! Experiment: one run or several, cell by cell, while it goes on or put into Prometheus afterwards.
 //!
-//! A run that is over, or was backfilled by `acceptbench report --openmetrics`, has no sample at the end of the time shown.
-//! What is asked for one instant therefore takes the last value within that time.
+//! A run that is over, or was backfilled by `acceptbench report --openmetrics`, has no sample at the end of the time
+//! shown. What is asked for one instant therefore takes the last value within that time.
 
 use telemetry::exposition::Metric;
 

@@ -217,8 +217,8 @@ impl Panel {
         self
     }
 
-    /// A link in the panel's corner to the board `name`, which shows more of the same. A board drops links to itself, so
-    /// that boards can share panels.
+    /// A link in the panel's corner to the board `name`, which shows more of the same. A board drops links to itself,
+    /// so that boards can share panels.
     #[must_use]
     pub fn leads_to(mut self, name: &str, title: &'static str) -> Self {
         self.links.push(PanelLink::new(name, title));

@@ -79,7 +79,12 @@ fn largest(series: &[Named]) -> f64 {
 fn legend(out: &mut String, series: &[Named]) {
     out.push_str("<div class=\"legend\">");
     for (index, (name, _)) in series.iter().enumerate().take(NAMES) {
-        let _ = write!(out, "<i style=\"background: {}\"></i>{}", PALETTE[index % PALETTE.len()], escape(name));
+        let _ = write!(
+            out,
+            "<span><i style=\"background: {}\"></i>{}</span> ",
+            PALETTE[index % PALETTE.len()],
+            escape(name)
+        );
     }
     if series.len() > NAMES {
         let _ = write!(out, " and {} more", series.len() - NAMES);

@@ -37,7 +37,7 @@ pub(super) fn value(value: f64, unit: &str) -> String {
     }
 }
 
-/// Three digits.
+/// Three digits that say something, down to millionths.
 fn short(value: f64) -> String {
     let size = value.abs();
     let (value, unit) = match size {
@@ -49,7 +49,10 @@ fn short(value: f64) -> String {
     let digits = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,
-        _ => 2,
+        1.0.. => 2,
+        0.1.. => 3,
+        0.01.. => 4,
+        _ => 6,
     };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -75,10 +78,17 @@ mod tests {
 
     #[test]
     fn values_have_three_digits_and_their_unit() {
-        let said =
-            [(0.0523, "percentunit"), (0.0042, "s"), (2.0, "s"), (12345.0, "short"), (512.0, "cps"), (4096.0, "none")];
+        let said = [
+            (0.0523, "percentunit"),
+            (0.0042, "s"),
+            (2.0, "s"),
+            (12345.0, "short"),
+            (512.0, "cps"),
+            (4096.0, "none"),
+            (0.000_21, "short"),
+        ];
         let said: Vec<String> = said.map(|(number, unit)| value(number, unit)).into();
-        assert_eq!(said, ["5.23 %", "4.2 ms", "2 s", "12.3k", "512 /s", "4096"]);
+        assert_eq!(said, ["5.23 %", "4.2 ms", "2 s", "12.3k", "512 /s", "4096", "0.00021"]);
     }
 
     #[test]

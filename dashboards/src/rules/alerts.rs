@@ -1,7 +1,7 @@
 //! What is alerted about, worst first.
 //!
-//! Thresholds are those of the boards where a board has one; where the program judges itself (lag), the limit at which it
-//! does.
+//! Thresholds are those of the boards where a board has one; where the program judges itself (lag), the limit at which
+//! it does.
 
 use super::{Alert, Severity, everywhere, recorded};
 use crate::query::metric::{runner, standard};
@@ -17,7 +17,8 @@ fn target_down() -> String {
     )
 }
 
-/// Two windows of [`recorded::OVERFLOWS`] above `limit`: the long one says that it matters, the short one that it goes on.
+/// Two windows of [`recorded::OVERFLOWS`] above `limit`: the long one says that it matters, the short one that it goes
+/// on.
 fn overflowing(long: &str, short: &str, limit: &str) -> String {
     let (long, short) = (recorded::overflows(long), recorded::overflows(short));
     format!("{long} > {limit} and on (job, instance) {short} > {limit}")
@@ -59,8 +60,9 @@ fn urgent() -> Vec<Alert> {
             summary: "{{ $value | humanizePercentage }} of the packets towards full accept queues of \
                       {{ $labels.instance }} are dropped.",
             description: "ListenOverflows / (ListenOverflows + PassiveOpens) over 5 minutes, and still over the last \
-                          one. Raise what binds the queue limit, --backlog or the sysctl net.core.somaxconn, then listen \
-                          again (--relisten on-change, or a restart); when the queue stays full, add --acceptors.",
+                          one. Raise what binds the queue limit, --backlog or the sysctl net.core.somaxconn, then \
+                          listen again (--relisten on-change, or a restart); when the queue stays full, add \
+                          --acceptors.",
             board: "accept-queue",
         },
         Alert {
@@ -100,9 +102,9 @@ fn watchful() -> Vec<Alert> {
             lasting: "30s",
             summary: "The accept queue of {{ $labels.listener }} on {{ $labels.instance }} was \
                       {{ $value | humanizePercentage }} full.",
-            description: "The deepest within a minute, over its capacity (limit + 1), and a full queue drops. Raise the \
-                          program's backlog (--backlog) and the sysctl net.core.somaxconn against bursts, and listen \
-                          again; add --acceptors against sustained load, which no backlog cures.",
+            description: "The deepest within a minute, over its capacity (limit + 1), and a full queue drops. Raise \
+                          the program's backlog (--backlog) and the sysctl net.core.somaxconn against bursts, and \
+                          listen again; add --acceptors against sustained load, which no backlog cures.",
             board: "accept-queue",
         },
         Alert {
@@ -110,7 +112,8 @@ fn watchful() -> Vec<Alert> {
             severity: Severity::Warning,
             expr: format!("{} > 0", recorded::SYN_DROPS),
             lasting: "30s",
-            summary: "{{ $labels.instance }} drops {{ $value | humanize }} SYNs per second because its SYN queue is full.",
+            summary: "{{ $labels.instance }} drops {{ printf \"%.1f\" $value }} SYNs per second because its SYN queue \
+                      is full.",
             description: "Handshakes without their last ACK fill the SYN queue, and cookies are off. Set the sysctl \
                           net.ipv4.tcp_syncookies to 1, or raise net.ipv4.tcp_max_syn_backlog and, where it binds, \
                           --backlog and net.core.somaxconn.",
@@ -121,7 +124,7 @@ fn watchful() -> Vec<Alert> {
             severity: Severity::Warning,
             expr: cookies(),
             lasting: "30s",
-            summary: "{{ $labels.instance }} answers {{ $value | humanize }} SYNs per second with a cookie.",
+            summary: "{{ $labels.instance }} answers {{ printf \"%.1f\" $value }} SYNs per second with a cookie.",
             description: "Its SYN queue is full, and the sysctl net.ipv4.tcp_syncookies is 1: clients get in without a \
                           place there; on a full accept queue they become phantoms. Many half-open connections, or \
                           --backlog and net.core.somaxconn too small for the arrivals, which bound the SYN queue, too.",
@@ -132,8 +135,9 @@ fn watchful() -> Vec<Alert> {
             severity: Severity::Warning,
             expr: format!("{} > 0.02", recorded::LAG),
             lasting: "30s",
-            summary: "{{ $labels.instance }} issues attempts {{ $value | humanizeDuration }} late.",
-            description: "One in a hundred is later than that: the load generator is the bottleneck, and its latencies \
+            summary: "{{ $labels.instance }} issues one attempt in a hundred more than {{ $value | humanizeDuration }} \
+                      late.",
+            description: "The load generator is the bottleneck, and its latencies \
                           are its own. Lower --rate, add --workers where CPUs are idle, or split the load over \
                           machines (--shard).",
             board: "load-generator",

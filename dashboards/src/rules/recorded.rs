@@ -1,7 +1,8 @@
 //! What is recorded: the fractions and rates that alerts compare, each over the windows they need.
 //!
-//! The name says the labels that are left (`instance`: job and instance; `listener`: the listener, too), what it is, and
-//! the window. Programs that share a network namespace show the same kernel counters, so each shows the same fraction.
+//! The name says the labels that are left (`instance`: job and instance; `listener`: the listener, too), what it is,
+//! and the window. Programs that share a network namespace show the same kernel counters, so each shows the same
+//! fraction.
 
 use super::{Recorded, everywhere};
 use crate::netstat;

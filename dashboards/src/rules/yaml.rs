@@ -1,7 +1,7 @@
 //! Rule files as text.
 //!
-//! Expressions and sentences are folded blocks (`>-`): lines are joined by spaces again when the file is read, and nothing
-//! in them needs a quote.
+//! Expressions and sentences are folded blocks (`>-`): lines are joined by spaces again when the file is read, and
+//! nothing in them needs a quote.
 
 use std::fmt::Write;
 

@@ -86,7 +86,7 @@ pub(crate) fn play(required: bool) {
     let run = experiment(directory.path());
     fires(&prometheus, "AcceptbenchSynQueueDrops", "run-server", RUNNER);
     fires(&prometheus, "AcceptbenchSynCookies", "run-server", RUNNER);
-    let (status, printed) = run.finish(Duration::from_secs(60));
+    let (status, printed) = run.finish(Duration::from_mins(1));
     assert!(matches!(status.code(), Some(0 | 2)), "{status}: {printed:#?}");
 
     // A load that is over is not missed, nor is a run; a server is.

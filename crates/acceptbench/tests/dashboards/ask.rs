@@ -30,8 +30,8 @@ impl Deref for Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these jobs (name, address, path) every second, and takes the rules (`*.rules.yml`) that are
-    /// in `directory`; its data is there, too.
+    /// Starts one that scrapes these jobs (name, address, path) every second, and takes the rules (`*.rules.yml`) that
+    /// are in `directory`; its data is there, too.
     pub(crate) fn start(directory: &Path, addr: SocketAddr, jobs: &[(&str, &str, &str)]) -> Self {
         let mut config = "global:\n  scrape_interval: 1s\nrule_files: [\"*.rules.yml\"]\nscrape_configs:\n".to_owned();
         for (job, targets, path) in jobs {

@@ -1,4 +1,5 @@
-//! Two runs that nobody scraped, put into a Prometheus from their results: the board Experiment knows and compares both.
+//! Two runs that nobody scraped, put into a Prometheus from their results: the board Experiment knows and compares
+//! both.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +34,8 @@ set = "server.backlog"
 to = [4, 512]
 "#;
 
-/// What the board says of runs alone, without the pages of programs and without rates, which samples 15 s apart have none of.
+/// What the board says of runs alone, without the pages of programs and without rates, which samples 15 s apart have
+/// none of.
 const PANELS: [&str; 10] = [
     "Trials finished",
     "Trials that do not count",
@@ -93,7 +95,7 @@ fn run_and_put(at: &Path) -> String {
     fs::write(&file, EXPERIMENT).expect("write an experiment");
     let results = at.join("results");
     let done = |program: &str, arguments: &[&str], fine: &[i32]| {
-        let (status, printed) = Running::start(program, arguments).finish(Duration::from_secs(60));
+        let (status, printed) = Running::start(program, arguments).finish(Duration::from_mins(1));
         assert!(status.code().is_some_and(|code| fine.contains(&code)), "{arguments:?}: {status}: {printed:#?}");
     };
     done(ACCEPTBENCH, &["run", utf8(&file), "--results", utf8(&results), "--admin", "off"], &[0, 2]);

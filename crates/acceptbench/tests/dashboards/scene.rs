@@ -35,8 +35,8 @@ const PROMETHEUS: &str = "127.0.0.1:9090";
 /// Descriptors of a server that runs out of them.
 const DESCRIPTORS: &str = "--nofile=40";
 
-/// Two trials of two cells, long enough to be scraped. More half-open sockets than the SYN queue holds: without cookies it
-/// drops SYNs, with them it sends some.
+/// Two trials of two cells, long enough to be scraped. More half-open sockets than the SYN queue holds: without cookies
+/// it drops SYNs, with them it sends some.
 const EXPERIMENT: &str = r#"
 [experiment]
 name = "regions"
