@@ -200,6 +200,8 @@ cargo run --quiet --locked --package dashboards -- --check
 
 section "Prometheus configuration"
 promtool check config deploy/prometheus/*.yml
+promtool check rules dashboards/prometheus/*.rules.yml
+promtool test rules dashboards/prometheus/*.test.yml
 
 section "systemd units"
 systemd_units

@@ -20,15 +20,23 @@ pub struct Series {
     pub cumulative: bool,
     /// The buckets of a histogram.
     pub buckets: bool,
+    /// A run's own count: it begins at 0 with the run, so its value means something too.
+    pub of_a_run: bool,
     /// Its own labels, without those of the target.
     pub labels: &'static [&'static str],
 }
 
 /// Everything that can be selected, by its name as scraped.
 static SERIES: LazyLock<BTreeMap<String, Series>> = LazyLock::new(|| {
-    let mut all = BTreeMap::from([(UP.to_owned(), Series { cumulative: false, buckets: false, labels: &[] })]);
+    let mut all =
+        BTreeMap::from([(UP.to_owned(), Series { cumulative: false, buckets: false, of_a_run: false, labels: &[] })]);
     for metric in metrics() {
-        let plain = Series { cumulative: metric.kind != Kind::Gauge, buckets: false, labels: metric.labels };
+        let plain = Series {
+            cumulative: metric.kind != Kind::Gauge,
+            buckets: false,
+            of_a_run: runner::ALL.iter().any(|known| known.name == metric.name),
+            labels: metric.labels,
+        };
         let name = metric.full_name();
         if metric.kind == Kind::Histogram {
             all.insert(format!("{name}_bucket"), Series { buckets: true, ..plain });

@@ -69,6 +69,16 @@ pub const RULES: &[Rule] = &[
         "the variables datasource, job and instance, several and all, looked up when the time changes",
         frame::variables,
     ),
+    rule(
+        "runs",
+        "where runs can be picked, every selector of a metric with the label run carries them",
+        selectors::runs,
+    ),
+    rule(
+        "drill-down",
+        "a panel's link leads to another board there is, and keeps time and variables",
+        frame::drill_down,
+    ),
     rule("datasource", "every query goes to ${datasource}", frame::datasource),
     rule("annotation-step", "annotations are asked for every 1s, or their regions fall apart", frame::annotation_step),
     rule("health", "the first row answers whether it is healthy, with a stat", frame::health),
@@ -96,7 +106,11 @@ pub const RULES: &[Rule] = &[
     rule("metric", "every metric is one of the constants", selectors::metric),
     rule("labels", "matchers, by, on and group name labels that are there", selectors::labels),
     rule("rate-window", "rate and increase go over $__rate_interval", selectors::rate_window),
-    rule("counter", "a counter stands directly in rate or increase", selectors::counter),
+    rule(
+        "counter",
+        "a counter stands directly in rate or increase; one of a run in last_over_time, too",
+        selectors::counter,
+    ),
     rule("rate-of-gauge", "rate and increase are of counters", selectors::rate_of_gauge),
     rule("quantile", "histogram_quantile is of sum by (le, ...) (rate(..._bucket[...]))", selectors::quantile),
     rule(

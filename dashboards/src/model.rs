@@ -10,7 +10,7 @@ mod panel;
 
 use serde::Serialize;
 
-pub use frame::{Annotation, Link, Variable};
+pub use frame::{Annotation, KEEPS, Link, PanelLink, Variable};
 pub use options::{FieldConfig, Override, Threshold};
 pub use panel::{Kind, Panel, Target, Transformation, Unit};
 
@@ -75,9 +75,26 @@ impl Dashboard {
             timezone: "browser",
             links: frame::links(),
             templating: Templating { list: frame::variables() },
-            annotations: Annotations { list: frame::annotations() },
+            annotations: Annotations { list: frame::annotations("") },
             panels: place(rows),
         }
+        .without_links_to_itself()
+    }
+
+    /// A board about runs of experiments: also with the variables `run`, several at once, and `quantity`.
+    #[must_use]
+    pub fn of_runs(mut self) -> Self {
+        self.templating.list.extend(frame::run_variables());
+        self.annotations.list = frame::annotations(crate::query::RUN);
+        self
+    }
+
+    /// Panels that boards share lead to where there is more, which is not where they are.
+    fn without_links_to_itself(mut self) -> Self {
+        for panel in &mut self.panels {
+            panel.forget(&self.uid);
+        }
+        self
     }
 
     /// The file's name without `.json`.

@@ -24,6 +24,9 @@ pub const WINDOW: &str = "$__rate_interval";
 /// What every selector carries.
 pub const PICKED: &str = r#"job=~"$job", instance=~"$instance""#;
 
+/// Kept by every selector that has a label `run`, on a board that lets a user pick runs.
+pub const RUN: &str = r#"run=~"$run""#;
+
 fn select(name: &str, matchers: &str) -> String {
     let comma = if matchers.is_empty() { "" } else { ", " };
     format!("{name}{{{matchers}{comma}{PICKED}}}")
@@ -78,7 +81,7 @@ pub fn netstat_metric(field: &str) -> &'static Metric {
 #[macro_export]
 macro_rules! netstat {
     ($field:ident) => {{
-        const _: fn(&kernel::netstat::NetCounters) -> u64 = |counters| counters.$field;
+        const _: fn(&::kernel::netstat::NetCounters) -> u64 = |counters| counters.$field;
         $crate::query::netstat_metric(stringify!($field))
     }};
 }

@@ -27,7 +27,7 @@ fn a_file_that_differs_is_named() {
     assert!(dashboards(&["--dir", path]).status.success());
     assert!(dashboards(&["--check", "--dir", path]).status.success(), "what was written is up to date");
 
-    let file = directory.path().join("overview.json");
+    let file = directory.path().join("grafana/overview.json");
     let text = std::fs::read_to_string(&file).expect("a board");
     assert!(text.ends_with("}\n"));
     std::fs::write(&file, text.replace("now-5m", "now-6h")).expect("write");
@@ -38,9 +38,22 @@ fn a_file_that_differs_is_named() {
     assert!(error.contains("overview.json is out of date"), "{error}");
 
     std::fs::write(&file, text).expect("write");
-    std::fs::write(directory.path().join("old.json"), "{}").expect("write");
+    let rules = directory.path().join("prometheus/alerts.rules.yml");
+    let text = std::fs::read_to_string(&rules).expect("rules");
+    std::fs::write(&rules, text.replace("> 0.8", "> 0.9")).expect("write");
     let error = said(&dashboards(&["--check", "--dir", path]).stderr);
-    assert!(error.contains("old.json is none of the boards"), "{error}");
+    assert!(error.contains("alerts.rules.yml is out of date"), "{error}");
+    std::fs::write(&rules, text).expect("write");
+
+    std::fs::write(directory.path().join("prometheus/by-hand.test.yml"), "").expect("write");
+    assert!(dashboards(&["--check", "--dir", path]).status.success(), "tests of rules are written by hand");
+    for old in ["grafana/old.json", "prometheus/old.rules.yml"] {
+        let old = directory.path().join(old);
+        std::fs::write(&old, "{}").expect("write");
+        let error = said(&dashboards(&["--check", "--dir", path]).stderr);
+        assert!(error.contains("is none of the files made"), "{error}");
+        std::fs::remove_file(&old).expect("remove");
+    }
 }
 
 #[test]
@@ -56,9 +69,21 @@ fn every_query_is_listed_with_its_board_and_place() {
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_64() {
-    for wrong in [&["--dir"][..], &["--chek"], &["overview"]] {
+    for wrong in [&["--dir"][..], &["--chek"], &["overview"], &["--preview"], &["--preview", "9090"]] {
         let output = dashboards(wrong);
         assert_eq!(output.status.code(), Some(64));
         assert_eq!(said(&output.stderr).lines().count(), 1, "{}", said(&output.stderr));
     }
+}
+
+#[test]
+fn a_preview_without_a_prometheus_is_one_line_that_names_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    // Nobody listens on the port of a listener that is gone.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let path = directory.path().to_str().expect("UTF-8");
+    let output = dashboards(&["--preview", &gone.to_string(), "--dir", path]);
+    let error = said(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.lines().count() == 1 && error.contains(&gone.to_string()), "{error}");
 }

@@ -23,6 +23,13 @@ const BROKEN: &[(&str, Break)] = &[
     ("variables", |board| variable(board, "job")["allValue"] = json!(".*")),
     ("variables", |board| variable(board, "instance")["multi"] = json!(false)),
     ("variables", |board| variable(board, "instance")["refresh"] = json!(1)),
+    ("runs", |board| replace(target(board, PICKED), r#"run=~"$run", "#, "")),
+    ("runs", |board| replace(target(board, PICKED), r#"run=~"$run""#, r#"run="1""#)),
+    ("runs", |board| replace(&mut board["annotations"]["list"][0], r#"run=~"$run", "#, "")),
+    ("drill-down", |board| link(board)["url"] = json!("/d/acceptbench-nowhere?${__url_time_range}&${__all_variables}")),
+    ("drill-down", |board| link(board)["url"] = json!("/d/acceptbench-accept-queue?${__all_variables}")),
+    ("drill-down", |board| link(board)["url"] = json!("https://example.org/")),
+    ("drill-down", |board| link(board)["title"] = json!("")),
     ("datasource", |board| target(board, PLANNED)["datasource"]["uid"] = json!("prometheus")),
     ("datasource", |board| panel(board, PLANNED)["datasource"] = Value::Null),
     ("datasource", |board| board["annotations"]["list"][0]["datasource"]["uid"] = json!("-- Grafana --")),
@@ -84,6 +91,7 @@ const BROKEN: &[(&str, Break)] = &[
         replace(target(board, PLANNED), "[$__rate_interval]", "");
     }),
     ("counter", |board| replace(target(board, PLANNED), "rate(", "delta(")),
+    ("counter", |board| replace(target(board, PLANNED), "rate(", "last_over_time(")),
     ("rate-of-gauge", |board| replace(target(board, PLANNED), "planned_total", "target_rate")),
     ("rate-of-gauge", |board| {
         replace(target(board, PLANNED), "rate(", "rate(rate(");
@@ -97,6 +105,7 @@ const BROKEN: &[(&str, Break)] = &[
 ];
 
 const BINDS: &str = "What binds the accept queue";
+const PICKED: &str = "The quantity picked, as trials came in";
 const PLANNED: &str = "Planned, attempted, served, accepted";
 const LATENCY: &str = "Latency from the planned instant";
 const HEAT_MAP: &str = "Latency to the first byte";
@@ -113,6 +122,11 @@ fn panel<'a>(board: &'a mut Value, title: &str) -> &'a mut Value {
 /// The first query of a panel.
 fn target<'a>(board: &'a mut Value, title: &str) -> &'a mut Value {
     &mut panel(board, title)["targets"][0]
+}
+
+/// The first link of a panel that has one.
+fn link(board: &mut Value) -> &mut Value {
+    &mut panel(board, BINDS)["links"][0]
 }
 
 fn variable<'a>(board: &'a mut Value, name: &str) -> &'a mut Value {
@@ -145,9 +159,13 @@ fn a_broken_board_breaks_exactly_its_rule() {
     let boards = boards();
     let mut failures = Vec::new();
     for (index, (rule, breaks)) in BROKEN.iter().enumerate() {
-        let mut board = boards[0].clone();
+        // Only one board lets a user pick runs.
+        let uid = if *rule == "runs" { "acceptbench-experiment" } else { "acceptbench-overview" };
+        let (mut board, others): (Vec<Value>, Vec<Value>) =
+            boards.iter().cloned().partition(|board| board["uid"] == uid);
+        let mut board = board.pop().expect("there is one");
         breaks(&mut board);
-        let findings = lint_board(&board, &boards[1..]);
+        let findings = lint_board(&board, &others);
         if findings.is_empty() || findings.iter().any(|finding| finding.rule != *rule) {
             let found: Vec<String> = findings.iter().map(ToString::to_string).collect();
             failures.push(format!("number {index}, made to break {rule}: {found:#?}"));
@@ -170,4 +188,39 @@ fn rules_have_names_of_their_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), RULES.len());
+}
+
+#[test]
+fn every_board_is_led_to_by_a_panel_of_another() {
+    let boards = boards();
+    let mut reached: Vec<&str> = Vec::new();
+    for board in &boards {
+        for panel in board["panels"].as_array().expect("panels") {
+            let links = panel["links"].as_array().map_or(&[][..], Vec::as_slice);
+            let urls = links.iter().map(|link| link["url"].as_str().expect("an address"));
+            let uids = urls.filter_map(|url| Some(url.strip_prefix("/d/")?.split_once('?')?.0));
+            reached.extend(uids.inspect(|uid| assert!(board["uid"] != **uid, "{}: leads to itself", board["title"])));
+        }
+    }
+    for name in ["accept-queue", "load-generator", "kernel-parameters", "experiment"] {
+        assert!(reached.contains(&format!("acceptbench-{name}").as_str()), "no panel leads to {name}");
+    }
+}
+
+#[test]
+fn the_experiment_board_lets_several_runs_be_picked_and_shows_their_trials_only() {
+    let mut boards = boards();
+    let board = named_board(&mut boards, "acceptbench-experiment");
+    let run = variable(board, "run");
+    assert!(run["multi"] == true && run["includeAll"] == true && run["allValue"] == ".+", "{run}");
+    let quantity = variable(board, "quantity");
+    assert!(quantity["multi"] == false && quantity["includeAll"] == false, "{quantity}");
+    assert_eq!(quantity["current"]["value"], "served-ratio", "a string where one may be chosen");
+    let trials = board["annotations"]["list"][0].clone();
+    assert_eq!(trials["name"], "Trials");
+    assert!(trials["expr"].as_str().is_some_and(|text| text.contains(r#"run=~"$run""#)), "{trials}");
+}
+
+fn named_board<'a>(boards: &'a mut [Value], uid: &str) -> &'a mut Value {
+    boards.iter_mut().find(|board| board["uid"] == uid).unwrap_or_else(|| panic!("no board {uid}"))
 }

@@ -1,6 +1,6 @@
 //! Accept queue: how full each queue of the server is, what it drops, how long connections wait, who takes them out.
 
-use super::{FILL, NONE_WANTED, binds, server_sysctls, tcp_sockets};
+use super::shared::{FILL, NONE_WANTED, kernel, queue};
 use crate::model::{Dashboard, Panel, Row, Unit};
 use crate::query::metric::{listeners, server};
 use crate::query::{Role, buckets, buckets_of, limit_now, quantile, rate, sel, sum_rate};
@@ -19,7 +19,7 @@ pub(super) fn board() -> Dashboard {
 fn health() -> Row {
     let wait = format!("max({} >= 0)", quantile(0.99, "job, instance, source", &server::QUEUE_WAIT));
     Row::new("Healthy? What binds it?", 5)
-        .panel(12, binds())
+        .panel(12, queue::binds())
         .panel(
             3,
             Panel::stat(
@@ -323,6 +323,6 @@ fn handshakes() -> Row {
             .target(rate(&server::GREETINGS, ""), "greeted · {{instance}}")
             .target(rate(&server::REPLIES, ""), "replied · {{instance}}"),
         )
-        .panel(8, tcp_sockets(Role::Server))
-        .panel(24, server_sysctls(Role::Server))
+        .panel(8, kernel::tcp_sockets(Role::Server))
+        .panel(24, kernel::server_sysctls(Role::Server))
 }

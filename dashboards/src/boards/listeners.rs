@@ -1,6 +1,6 @@
 //! Listeners: every listening socket of a host or container, whatever program holds it, as `acceptbench watch` sees it.
 
-use super::{FILL, NONE_WANTED, server_sysctls, tcp_sockets};
+use super::shared::{FILL, NONE_WANTED, kernel};
 use crate::model::{Dashboard, Panel, Row, Threshold, Unit};
 use crate::netstat;
 use crate::query::metric::{listeners, standard, watch};
@@ -149,7 +149,7 @@ fn worst() -> Row {
 
 fn namespace() -> Row {
     Row::new("The network namespace", 8)
-        .panel(12, server_sysctls(Role::Watch))
+        .panel(12, kernel::server_sysctls(Role::Watch))
         .panel(
             12,
             Panel::time_series(
@@ -166,7 +166,7 @@ fn namespace() -> Row {
             .target(Role::Watch.rate(netstat!(syncookies_sent)), "cookies sent · {{instance}}")
             .target(Role::Watch.rate(netstat!(passive_opens)), "entered an accept queue · {{instance}}"),
         )
-        .panel(24, tcp_sockets(Role::Watch))
+        .panel(24, kernel::tcp_sockets(Role::Watch))
 }
 
 fn own_cost() -> Row {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Board;
-use crate::model::{DATASOURCE, SCHEMA_VERSION, TAG, UID_PREFIX};
+use crate::model::{DATASOURCE, KEEPS, SCHEMA_VERSION, TAG, UID_PREFIX};
 use crate::queries::{Place, label_values, list, panel_place, text};
 
 /// A finding about the whole board, unless it is as it should be.
@@ -53,6 +53,21 @@ pub(super) fn links(board: &Board) -> Vec<(Place, String)> {
         list(board.json, "/links").iter().filter(good).count() == 1,
         format!("no link to the boards tagged '{TAG}' that keeps time and variables"),
     )
+}
+
+pub(super) fn drill_down(board: &Board) -> Vec<(Place, String)> {
+    let mut findings = Vec::new();
+    for panel in board.drawn() {
+        for link in list(panel, "/links") {
+            let url = text(link, "url");
+            let target = url.strip_prefix("/d/").and_then(|rest| rest.split_once('?'));
+            let good = target.is_some_and(|(uid, keeps)| board.others.contains(&uid) && keeps == KEEPS);
+            if !good || text(link, "title").is_empty() {
+                findings.push((panel_place(panel), format!("the link '{}' to {url}", text(link, "title"))));
+            }
+        }
+    }
+    findings
 }
 
 pub(super) fn variables(board: &Board) -> Vec<(Place, String)> {

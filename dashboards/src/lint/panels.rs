@@ -24,10 +24,15 @@ const KNOBS: &[&str] = &[
     "on-accept",
     "rate",
     "relisten",
+    "replicates",
+    "retries",
     "retire",
     "reuseport",
     "somaxconn",
     "tcp_abort_on_overflow",
+    "tcp_fastopen",
+    "tcp_fin_timeout",
+    "tcp_max_tw_buckets",
     "tcp_max_syn_backlog",
     "tcp_migrate_req",
     "tcp_syn_linear_timeouts",
@@ -35,6 +40,8 @@ const KNOBS: &[&str] = &[
     "tcp_synack_retries",
     "tcp_syncookies",
     "tcp_tw_reuse",
+    "warm-up",
+    "workers",
 ];
 
 /// Is `knob` in `text` as a word of its own?

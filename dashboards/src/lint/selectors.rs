@@ -5,7 +5,8 @@ use promql_parser::parser::{Expr, LabelModifier};
 use super::promql::{Selection, bare, is_interval, is_rate, is_rate_interval, selections, walk};
 use super::{Board, labels};
 use crate::catalogue;
-use crate::queries::Place;
+use crate::queries::{Place, list};
+use crate::query::RUN;
 
 pub(super) fn parses(board: &Board) -> Vec<(Place, String)> {
     let wrong = board.queries.iter().filter_map(|asked| Some((asked, asked.parsed.as_ref().err()?)));
@@ -35,6 +36,24 @@ pub(super) fn picked(board: &Board) -> Vec<(Place, String)> {
     })
 }
 
+/// A variable cannot narrow itself, and is looked up before those after it.
+pub(super) fn runs(board: &Board) -> Vec<(Place, String)> {
+    let picks = list(board.json, "/templating/list").iter().any(|variable| variable["name"] == "run");
+    if !picks {
+        return Vec::new();
+    }
+    each(board, |place, selection| {
+        let free = match place {
+            Place::Variable(name) => name != "quantity",
+            // Trials start programs again and again, those of runs that were not picked, too.
+            Place::Annotation(name) => name == "Restarted",
+            _ => false,
+        };
+        let of_a_run = catalogue::find(selection.name()).is_some_and(|series| series.labels.contains(&"run"));
+        (of_a_run && !free && !selection.has("run", "$run")).then(|| format!("{} without {RUN}", selection.name()))
+    })
+}
+
 pub(super) fn metric(board: &Board) -> Vec<(Place, String)> {
     each(board, |_, selection| {
         let name = selection.name();
@@ -60,9 +79,11 @@ pub(super) fn rate_window(board: &Board) -> Vec<(Place, String)> {
 
 pub(super) fn counter(board: &Board) -> Vec<(Place, String)> {
     each(board, |place, selection| {
-        let cumulative = catalogue::find(selection.name()).is_some_and(|series| series.cumulative);
+        let series = catalogue::find(selection.name());
+        let cumulative = series.is_some_and(|series| series.cumulative);
+        let counted = series.is_some_and(|series| series.of_a_run) && selection.function == "last_over_time";
         let asks_for_labels = matches!(place, Place::Variable(_));
-        let wrong = cumulative && !selection.in_rate() && !asks_for_labels;
+        let wrong = cumulative && !selection.in_rate() && !counted && !asks_for_labels;
         wrong.then(|| format!("{} is not directly in rate or increase", selection.name()))
     })
 }

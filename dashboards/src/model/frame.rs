@@ -1,8 +1,9 @@
 //! What stands around the panels of every board: variables, links to the other boards, annotations.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{DATASOURCE, Datasource, TAG};
+use super::{DATASOURCE, Datasource, TAG, UID_PREFIX};
 use crate::query::{self, metric};
 
 /// The time shown when a board is opened.
@@ -53,6 +54,30 @@ pub(super) fn links() -> Vec<Link> {
         url: "",
     }]
 }
+
+/// A link from a panel to another board.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PanelLink {
+    title: &'static str,
+    url: String,
+    target_blank: bool,
+}
+
+impl PanelLink {
+    /// To the board `name`, with the time and the variables of this one.
+    pub(super) fn new(name: &str, title: &'static str) -> Self {
+        Self { title, url: format!("/d/{UID_PREFIX}{name}?{KEEPS}"), target_blank: false }
+    }
+
+    /// Does it lead to the board with this uid?
+    pub(super) fn leads_to(&self, uid: &str) -> bool {
+        self.url.strip_prefix("/d/").and_then(|rest| rest.strip_prefix(uid)).is_some_and(|rest| rest.starts_with('?'))
+    }
+}
+
+/// What makes Grafana carry the time shown and every variable over to the board a link leads to.
+pub const KEEPS: &str = "${__url_time_range}&${__all_variables}";
 
 /// A choice at the top of a board.
 #[derive(Debug, Clone, Serialize)]
@@ -110,17 +135,17 @@ pub struct VariableQuery {
     ref_id: &'static str,
 }
 
-/// The values chosen.
+/// What is chosen: a list where several may be, else a string.
 #[derive(Debug, Clone, Serialize)]
 pub struct Current {
     selected: bool,
-    text: Vec<&'static str>,
-    value: Vec<&'static str>,
+    text: Value,
+    value: Value,
 }
 
 fn values_of(name: &'static str, label: &'static str, definition: String) -> Variable {
     let query = VariableQuery { query: definition.clone(), ref_id: "StandardVariableQuery" };
-    let current = Current { selected: true, text: vec!["All"], value: vec!["$__all"] };
+    let current = Current { selected: true, text: json!(["All"]), value: json!(["$__all"]) };
     Variable::Query {
         name,
         label,
@@ -146,6 +171,20 @@ pub(super) fn variables() -> Vec<Variable> {
         values_of("job", "Job", format!("label_values({build_info}, job)")),
         values_of("instance", "Instance", format!("label_values({build_info}{{job=~\"$job\"}}, instance)")),
     ]
+}
+
+/// Which runs, and which of their quantities, besides those of every board.
+pub(super) fn run_variables() -> [Variable; 2] {
+    use metric::runner;
+    let run = format!("label_values({}, run)", query::sel(&runner::INFO, ""));
+    let quantity = format!("label_values({}, quantity)", query::sel(&runner::RESULT, query::RUN));
+    let mut quantity = values_of("quantity", "Quantity", quantity);
+    // Quantities have units of their own: two on one axis say nothing.
+    if let Variable::Query { multi, include_all, current, .. } = &mut quantity {
+        (*multi, *include_all) = (false, false);
+        *current = Current { selected: true, text: json!("served-ratio"), value: json!("served-ratio") };
+    }
+    [values_of("run", "Run", run), quantity]
 }
 
 /// Marks on the time axis.
@@ -189,8 +228,8 @@ impl Annotation {
     }
 }
 
-/// Trials as regions, kernel parameters that changed, programs that were started again.
-pub(super) fn annotations() -> Vec<Annotation> {
+/// Trials as regions, kernel parameters that changed, programs that were started again. `trials` narrows the trials.
+pub(super) fn annotations(trials: &str) -> Vec<Annotation> {
     use metric::{runner, standard};
     let changed = |what: &str| format!("changes({what}[$__rate_interval]) > 0");
     // Each trial of a run starts a server and a load generator, until the last; the trials are marked already.
@@ -200,7 +239,7 @@ pub(super) fn annotations() -> Vec<Annotation> {
         query::sel(&runner::INFO, "")
     );
     vec![
-        Annotation::new("Trials", "light-blue", query::sel(&runner::TRIAL_INFO, ""))
+        Annotation::new("Trials", "light-blue", query::sel(&runner::TRIAL_INFO, trials))
             .says("Trial {{trial}}, cell {{cell}}: {{phase}}", "{{experiment}}: {{factors}}"),
         Annotation::new("Kernel parameter changed", "orange", changed(&query::sel(&standard::SYSCTL_VALUE, "")))
             .says("{{name}} changed", "{{job}} {{instance}}"),

@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::frame::PanelLink;
 use super::options::{FieldConfig, Override, Threshold, options};
 use super::{DATASOURCE, Datasource, GridPos};
 
@@ -133,6 +134,8 @@ pub struct Panel {
     #[serde(skip_serializing_if = "Option::is_none")]
     datasource: Option<Datasource>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<PanelLink>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<Target>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     transformations: Vec<Transformation>,
@@ -154,6 +157,7 @@ impl Panel {
             grid_pos: GridPos::default(),
             collapsed: None,
             datasource: Some(DATASOURCE),
+            links: Vec::new(),
             targets: Vec::new(),
             transformations: Vec::new(),
             field_config: Some(FieldConfig::of(kind, unit)),
@@ -211,6 +215,19 @@ impl Panel {
             range: !instant,
         });
         self
+    }
+
+    /// A link in the panel's corner to the board `name`, which shows more of the same. A board drops links to itself,
+    /// so that boards can share panels.
+    #[must_use]
+    pub fn leads_to(mut self, name: &str, title: &'static str) -> Self {
+        self.links.push(PanelLink::new(name, title));
+        self
+    }
+
+    /// Drops the links to a board.
+    pub(super) fn forget(&mut self, uid: &str) {
+        self.links.retain(|link| !link.leads_to(uid));
     }
 
     /// Adds a query as a column of a table.

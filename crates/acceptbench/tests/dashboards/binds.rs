@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dashboards::client::{Range, Series};
 use dashboards::query::{Binds, Role, metric};
 
-use crate::ask::{Prometheus, Range, Series};
+use crate::ask::Prometheus;
 
 /// What is true of a server now: where its metrics are, the case, and the numbers in its legend.
 pub(crate) type Expected<'a> = (&'a str, Binds, &'a [(&'a str, &'a str)]);
@@ -12,10 +13,10 @@ pub(crate) type Expected<'a> = (&'a str, Binds, &'a [(&'a str, &'a str)]);
 /// Holds the panel against what is true now, and against itself at every second of `range`.
 pub(crate) fn check(prometheus: &Prometheus, range: Range, expected: &[Expected]) {
     for (instance, case, numbers) in expected {
-        let series = prometheus.instant(&case.query(), range.to).expect("an answer");
+        let series = prometheus.instant(&case.query(), range).expect("an answer");
         let series: Vec<&Series> = series.iter().filter(|series| series.label("instance") == *instance).collect();
         let [one] = series.as_slice() else {
-            let all = Binds::ALL.map(|case| prometheus.instant(&case.query(), range.to));
+            let all = Binds::ALL.map(|case| prometheus.instant(&case.query(), range));
             panic!("{instance}: {case:?} has {series:?}; every case: {all:#?}")
         };
         for (label, number) in *numbers {

@@ -6,16 +6,18 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dashboards::client::Range;
 use dashboards::queries;
 use dashboards::query::Binds;
 use kernel::link::Links;
 use kernel::sysctl;
 
-use crate::ask::{Prometheus, Range, now};
+use crate::ask::{Prometheus, now};
 use crate::binds;
 use crate::children::{ACCEPTBENCH, Running};
+use crate::{look, provoked};
 
-const SOMAXCONN: &str = "net.core.somaxconn";
+pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
 
 /// Where each program shows its metrics. The namespace is ours, so every port is free.
 const CAPPED: &str = "127.0.0.1:9710";
@@ -25,10 +27,16 @@ const BURSTS: &str = "127.0.0.1:9711";
 const REFUSED: &str = "127.0.0.1:9721";
 const STEADY: &str = "127.0.0.1:9731";
 const RUNNER: &str = "127.0.0.1:9712";
+const STARVED: &str = "127.0.0.1:9740";
+const HELD: &str = "127.0.0.1:9741";
 const WATCH: &str = "127.0.0.1:9713";
 const PROMETHEUS: &str = "127.0.0.1:9090";
 
-/// Two trials of one cell, long enough to be scraped.
+/// Descriptors of a server that runs out of them.
+const DESCRIPTORS: &str = "--nofile=40";
+
+/// Two trials of two cells, long enough to be scraped. More half-open sockets than the SYN queue holds: without cookies
+/// it drops SYNs, with them it sends some.
 const EXPERIMENT: &str = r#"
 [experiment]
 name = "regions"
@@ -37,7 +45,9 @@ replicates = 2
 retries = 0
 seed = 7
 warm-up = "100ms"
-measure = "2s"
+measure = "1500ms"
+[half-open]
+count = 12
 [server]
 backlog = 8
 accept-delay = "2ms"
@@ -45,8 +55,8 @@ accept-delay = "2ms"
 rate = 300
 deadline = "300ms"
 [[factor]]
-set = "server.acceptors"
-to = [1]
+set = "sysctl.net.ipv4.tcp_syncookies"
+to = [0, 1]
 "#;
 
 /// Time for rates to have a window of samples after the last change.
@@ -63,14 +73,16 @@ pub(crate) fn play(required: bool) {
     }
     sysctl::write(SOMAXCONN, "8").expect("somaxconn of this namespace");
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let capped = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]);
+    let capped = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2", "--accept-delay", "10ms"]);
     let programs = [
-        server("127.0.0.1:9701", SHORT, &["--backlog", "4"]),
-        server("127.0.0.1:9702", STALE, &["--backlog", "64"]),
+        server("127.0.0.1:9701", SHORT, &["--backlog", "4", "--accept-delay", "10ms"]),
+        server("127.0.0.1:9702", STALE, &["--backlog", "64", "--accept-delay", "10ms"]),
         loadgen(BURSTS, "127.0.0.1:9700", &["--arrivals", "burst:100/250ms", "--deadline", "400ms"]),
-        loadgen(STEADY, "127.0.0.1:9701", &["--rate", "300", "--deadline", "200ms"]),
+        loadgen(STEADY, "127.0.0.1:9701", &["--rate", "300", "--deadline", "200ms", "--max-in-flight", "20"]),
         loadgen(REFUSED, "127.0.0.1:9", &["--rate", "50"]),
-        watch(),
+        starved("127.0.0.1:9703", STARVED),
+        loadgen(HELD, "127.0.0.1:9703", &["--rate", "60", "--hold", "3s", "--deadline", "300ms"]),
+        watch(WATCH),
     ];
     let prometheus = prometheus(directory.path());
     let from = now();
@@ -83,8 +95,9 @@ pub(crate) fn play(required: bool) {
     sysctl::write(SOMAXCONN, "16").expect("somaxconn of this namespace");
     capped.terminate();
     capped.finish(Duration::from_secs(10));
-    let again = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2"]);
+    let again = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2", "--accept-delay", "10ms"]);
     thread::sleep(SETTLE);
+    prometheus.wait_for("max(last_over_time(acceptbench_experiment_trials_completed_total[60s])) >= 4", 1);
 
     let range = Range { from, to: now() };
     binds::check(
@@ -96,25 +109,35 @@ pub(crate) fn play(required: bool) {
             (STALE, Binds::Earlier, &[("somaxconn", "16"), ("limit", "8")]),
         ],
     );
+    provoked::check(&prometheus, range);
     ask_everything(&prometheus, range);
+    look::at_every_board(&prometheus, range, directory.path());
     drop((run, programs, again));
     println!("{:.0} s", began.elapsed().as_secs_f64());
 }
 
-fn watch() -> Running {
-    let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", WATCH]);
+pub(crate) fn watch(admin: &str) -> Running {
+    let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", admin]);
     watch.admin();
     watch
 }
 
-fn server(listen: &str, admin: &str, options: &[&str]) -> Running {
-    let arguments = [&["server", "--listen", listen, "--admin", admin, "--accept-delay", "10ms"], options].concat();
+/// A server that has few descriptors, while its clients hold their connections.
+fn starved(listen: &str, admin: &str) -> Running {
+    let arguments = [DESCRIPTORS, "--", ACCEPTBENCH, "server", "--listen", listen, "--admin", admin, "--hold", "3s"];
+    let mut server = Running::start("prlimit", arguments);
+    server.admin();
+    server
+}
+
+pub(crate) fn server(listen: &str, admin: &str, options: &[&str]) -> Running {
+    let arguments = [&["server", "--listen", listen, "--admin", admin], options].concat();
     let mut server = Running::start(ACCEPTBENCH, arguments);
     server.admin();
     server
 }
 
-fn loadgen(admin: &str, target: &str, options: &[&str]) -> Running {
+pub(crate) fn loadgen(admin: &str, target: &str, options: &[&str]) -> Running {
     let arguments = [&["loadgen", "--target", target, "--admin", admin, "--duration", "forever"], options].concat();
     let mut loadgen = Running::start(ACCEPTBENCH, arguments);
     loadgen.admin();
@@ -131,12 +154,12 @@ fn experiment(directory: &Path) -> Running {
     run
 }
 
-fn utf8(path: &Path) -> &str {
+pub(crate) fn utf8(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
 fn prometheus(directory: &Path) -> Prometheus {
-    let (servers, loadgens) = (list(&[CAPPED, SHORT, STALE]), list(&[BURSTS, REFUSED, STEADY]));
+    let (servers, loadgens) = (list(&[CAPPED, SHORT, STALE, STARVED]), list(&[BURSTS, REFUSED, STEADY, HELD]));
     let (runner, watch) = (list(&[RUNNER]), list(&[WATCH]));
     let jobs = [
         ("server", servers.as_str(), "/metrics"),
@@ -149,7 +172,7 @@ fn prometheus(directory: &Path) -> Prometheus {
     Prometheus::start(directory, PROMETHEUS.parse().expect("an address"), &jobs)
 }
 
-fn list(targets: &[&str]) -> String {
+pub(crate) fn list(targets: &[&str]) -> String {
     targets.iter().map(|target| format!("\"{target}\"")).collect::<Vec<_>>().join(", ")
 }
 

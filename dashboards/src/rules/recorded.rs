@@ -1,0 +1,72 @@
+//! What is recorded: the fractions and rates that alerts compare, each over the windows they need.
+//!
+//! The name says the labels that are left (`instance`: job and instance; `listener`: the listener, too), what it is,
+//! and the window. Programs that share a network namespace show the same kernel counters, so each shows the same
+//! fraction.
+
+use super::{Recorded, everywhere};
+use crate::netstat;
+use crate::query::metric::{listeners, loadgen, standard};
+use crate::query::{quantile, rate, sel, sum_rate};
+
+/// The deepest each accept queue was, over its capacity.
+pub const FILL: &str = "listener:acceptbench_accept_queue_fill:max1m";
+
+/// The part of packets towards full accept queues that were dropped, without its window.
+pub const OVERFLOWS: &str = "instance:acceptbench_overflow_fraction:rate";
+
+/// SYNs that a full SYN queue dropped, per second.
+pub const SYN_DROPS: &str = "instance:acceptbench_syn_queue_drops:rate1m";
+
+/// SYN-ACKs sent with a cookie, per second.
+pub const COOKIES: &str = "instance:acceptbench_syncookies_sent:rate1m";
+
+/// The part of attempts that the server's side failed.
+pub const UNSERVED: &str = "instance:acceptbench_unserved_fraction:rate1m";
+
+/// How late one attempt in a hundred was issued, in seconds.
+pub const LAG: &str = "instance:acceptbench_schedule_lag_seconds:p99_1m";
+
+/// The windows of [`OVERFLOWS`]: two for what is bad now, two for what leaks.
+pub const WINDOWS: [&str; 3] = ["1m", "5m", "1h"];
+
+/// Verdicts that say nothing about the server: not made, or half open on purpose.
+const NOT_THE_SERVERS: &str = "shed|no_ports|no_fds|self_connect|half_open";
+
+/// The name of [`OVERFLOWS`] over a window.
+pub fn overflows(window: &str) -> String {
+    format!("{OVERFLOWS}{window}")
+}
+
+/// `expression` of programs that listen, or watch who does. A load generator's namespace may be another one, and where
+/// it is the same the server says it.
+fn listening(expression: &str) -> String {
+    let roles = sel(&standard::BUILD_INFO, r#"role=~"server|watch""#);
+    format!("{expression} and on (job, instance) {roles}")
+}
+
+fn overflow_fraction() -> String {
+    let (overflows, entered) = (rate(netstat!(listen_overflows), ""), rate(netstat!(passive_opens), ""));
+    listening(&format!("{overflows} / clamp_min({overflows} + {entered}, 1e-9)"))
+}
+
+fn unserved_fraction() -> String {
+    let by = "job, instance";
+    let failed = format!(r#"verdict!~"served|connected|{NOT_THE_SERVERS}""#);
+    let ended = format!(r#"verdict!~"{NOT_THE_SERVERS}""#);
+    format!("{} / ({} > 0)", sum_rate(by, &loadgen::VERDICTS, &failed), sum_rate(by, &loadgen::VERDICTS, &ended))
+}
+
+/// Every recorded series.
+pub fn all() -> Vec<Recorded> {
+    let record =
+        |name: &str, expr: &str, window: &str| Recorded { name: name.to_owned(), expr: everywhere(expr, window) };
+    let fill = format!("max_over_time({}[1m])", sel(&listeners::MAX_FILL, ""));
+    let mut all = vec![record(FILL, &fill, "1m")];
+    all.extend(WINDOWS.map(|window| record(&overflows(window), &overflow_fraction(), window)));
+    all.push(record(SYN_DROPS, &listening(&rate(netstat!(request_queue_full_drops), "")), "1m"));
+    all.push(record(COOKIES, &listening(&rate(netstat!(syncookies_sent), "")), "1m"));
+    all.push(record(UNSERVED, &unserved_fraction(), "1m"));
+    all.push(record(LAG, &quantile(0.99, "job, instance", &loadgen::SCHEDULE_LAG), "1m"));
+    all
+}
