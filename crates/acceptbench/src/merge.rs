@@ -31,10 +31,16 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<End, Failure> {
     } else {
         say(format!("acceptbench loadgen {}", merged.books.opts.to_args().join(" ")).trim_end());
         say(&format!("merged from {}", format::plural(merged.shards.len(), "shard")));
-        summary::lines(&merged.books).iter().for_each(|line| say(line));
+        for line in summary::lines(&merged.books) {
+            say(&line);
+        }
     }
-    merged.notes().iter().for_each(|about| note(&format!("warning: {about}")));
-    summary::warnings(&merged.books.limits).iter().for_each(|warning| note(warning));
+    for about in merged.notes() {
+        note(&format!("warning: {about}"));
+    }
+    for warning in summary::warnings(&merged.books.limits) {
+        note(&warning);
+    }
     Ok(if merged.books.limits.is_empty() { End::Success } else { End::Invalid })
 }
 
@@ -68,11 +74,11 @@ fn snapshots(name: &str, text: &str) -> Result<Vec<Part>, Failure> {
     };
     let mut parts = Vec::new();
     let mut began = false;
-    for (place, mut document) in documents {
+    for (place, document) in documents {
         match document.get("event").and_then(Value::as_str) {
-            None if document.get("opts").is_some() => parts.push(part(place, document)?),
-            Some("end") => match document.get_mut("snapshot") {
-                Some(snapshot) => parts.push(part(place, snapshot.take())?),
+            None if document.get("opts").is_some() => parts.push(part(place, &document)?),
+            Some("end") => match document.get("snapshot") {
+                Some(snapshot) => parts.push(part(place, snapshot)?),
                 None => {
                     return Err(Failure::Usage(format!(
                         "{place} is the end of an older acceptbench, without its snapshot"
@@ -96,13 +102,13 @@ fn snapshots(name: &str, text: &str) -> Result<Vec<Part>, Failure> {
     }
 }
 
-fn part(name: String, document: Value) -> Result<Part, Failure> {
+fn part(name: String, document: &Value) -> Result<Part, Failure> {
     let wrong = |error: String| Failure::Usage(format!("{name} is no snapshot of a load generator: {error}"));
     for phase in ["warm-up", "measured"] {
         plausible(&document[phase]).map_err(|count| wrong(format!("{count} attempts in its {phase}")))?;
     }
-    let build = Build::deserialize(&document).map_err(|error| wrong(error.to_string()))?;
-    let books = Snapshot::deserialize(&document).map_err(|error| wrong(error.to_string()))?;
+    let build = Build::deserialize(document).map_err(|error| wrong(error.to_string()))?;
+    let books = Snapshot::deserialize(document).map_err(|error| wrong(error.to_string()))?;
     Ok(Part { name, build, books })
 }
 

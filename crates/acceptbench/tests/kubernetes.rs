@@ -1,5 +1,5 @@
 //! deploy/kubernetes: what kustomize makes of it is valid Kubernetes, agrees with itself and with this program, and keeps the
-//! promises of docs/deploy.md. What renders (kubectl or kustomize) and what validates (kubernetes-validate of PyPI) may be
+//! promises of docs/deploy.md. What renders (kubectl or kustomize) and what validates (kubernetes-validate) may be
 //! missing; then what needs it is skipped, and says so.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,7 @@ const SAFE_SYSCTLS: [&str; 2] = ["net.ipv4.ip_local_port_range", "net.ipv4.tcp_s
 const MOST_APPLIED: usize = 256 << 10;
 
 /// The two renderings as text; `None` where nothing renders them.
+#[expect(clippy::print_stdout, reason = "a test says that it was skipped")]
 fn rendered() -> Option<&'static [String; 2]> {
     static RENDERED: OnceLock<Option<[String; 2]>> = OnceLock::new();
     let rendered = RENDERED.get_or_init(|| {
@@ -156,9 +157,9 @@ fn the_shards_are_one_load_and_the_program_takes_every_argument() {
         for (index, start, code) in [(0, "@4000000000", 0), (shards - 1, "@4000000000", 0), (shards, "@4000000000", 64)]
         {
             let mut args = args.clone();
-            args.iter_mut().for_each(|arg| {
+            for arg in &mut args {
                 *arg = arg.replace("$(JOB_COMPLETION_INDEX)", &index.to_string()).replace("START_AT", start);
-            });
+            }
             args.extend(flags("LOADGEN", &options(&objects, loadgen)));
             args.push("--help".to_owned());
             let output = acceptbench(&args);
@@ -167,7 +168,9 @@ fn the_shards_are_one_load_and_the_program_takes_every_argument() {
         for (name, role) in [("server", "SERVER"), ("watch", "WATCH")] {
             let container = &templates(&objects)[name]["spec"]["containers"][0];
             let mut args = strings(&container["args"]);
-            args.iter_mut().for_each(|arg| *arg = arg.replace("$(HOST_IP)", "192.0.2.1"));
+            for arg in &mut args {
+                *arg = arg.replace("$(HOST_IP)", "192.0.2.1");
+            }
             args.extend(flags(role, &options(&objects, container)));
             args.push("--help".to_owned());
             assert!(acceptbench(&args).status.success(), "{args:?}");
