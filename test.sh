@@ -94,6 +94,14 @@ for tool in "cargo" "cargo fmt" "cargo clippy"; do
 done
 promtool --version 2>&1 | head -n 1
 
+# kubernetes-validate is a program of PyPI. It is wanted, not needed: a test says when it was skipped.
+validator=$(realpath -m "${CARGO_TARGET_DIR:-target}/kubernetes-validate")
+if [ "${1:-}" = --install ] && [ ! -x "$validator/bin/kubernetes-validate" ] && ! command -v kubernetes-validate >/dev/null; then
+    { python3 -m venv "$validator" && "$validator/bin/pip" install --quiet kubernetes-validate==1.37.0; } ||
+        echo "not installed: kubernetes-validate; what it validates is skipped"
+fi
+PATH=$PATH:$validator/bin
+
 # --- house rules ------------------------------------------------------------------------------------------------------
 
 # Every crate's directory.
@@ -152,6 +160,7 @@ compose_stack() {
     fi
     if [ -z "$reason" ]; then
         deploy/compose-test.sh
+        deploy/swarm/test.sh
     elif [ "${ACCEPTBENCH_REQUIRE_DOCKER:-}" = 1 ]; then
         fail "the compose stack is required: $reason"
     else

@@ -50,23 +50,6 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Debian's prometheus and promtool, and the libraries they are linked with, at their own paths.
-prometheus_image() {
-    local program path context=$work/prometheus library
-    mkdir -p "$context/root/bin" "$context/data"
-    for program in prometheus promtool; do
-        path=$(command -v "$program") || fail "no $program; install the Debian package prometheus"
-        cp -L "$path" "$context/root/bin/$program"
-        for library in $(ldd "$path" | grep -o '/[^ ]*' || true); do
-            mkdir -p "$context/root$(dirname "$library")"
-            cp -L "$library" "$context/root$library"
-        done
-    done
-    printf '%s\n' 'FROM scratch' 'COPY root /' 'COPY --chown=65534:65534 data /prometheus' \
-        'USER 65534:65534' 'ENTRYPOINT ["/bin/prometheus"]' >"$context/Dockerfile"
-    docker build --quiet --tag "$PROMETHEUS_IMAGE" "$context" >/dev/null
-}
-
 # ask EXPRESSION: the value of its only sample, nothing when there is none or Prometheus does not answer yet.
 ask() {
     promtool query instant "http://$prometheus" "$1" 2>/dev/null | sed -n 's/.* => \([^ ]*\) @.*/\1/p' || true
@@ -279,7 +262,7 @@ stopped() {
 
 compose config >"$work/config" || fail "compose does not take its own file"
 deploy/image.sh "$ACCEPTBENCH_IMAGE" >/dev/null
-prometheus_image
+deploy/debian-prometheus-image.sh "$PROMETHEUS_IMAGE"
 echo "Grafana is left out: no image of it can be built here (its dashboards are checked by tests)"
 defaults
 another_limit

@@ -112,8 +112,9 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_SOURCE_PORTS", value_name = "LOW-HIGH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_ports: Option<PortRange>,
-    /// Only every Nth attempt, beginning with the Ith: I/N. The N parts together are exactly the whole load.
-    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SHARD", value_name = "I/N")]
+    /// Only every Nth attempt, beginning with the Ith: I/N. The N parts together are exactly the whole load. index:I/N
+    /// counts I from 0.
+    #[arg(long, env = "ACCEPTBENCH_LOADGEN_SHARD", value_name = "[index:]I/N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
     /// Start at this instant rather than at once: 2030-01-31T12:00:00Z, or @SECONDS since 1970.

@@ -16,7 +16,7 @@ use telemetry::log::LogOpts;
 
 use crate::base_url::BaseUrl;
 use crate::terminal;
-pub(crate) use desk::{CompareArgs, CompletionsArgs, DoctorArgs, ListArgs, ManArgs, OpenMetrics};
+pub(crate) use desk::{CompareArgs, CompletionsArgs, DoctorArgs, ListArgs, ManArgs, MergeArgs, OpenMetrics};
 
 /// Shown in place of clap's flat list of subcommands.
 const HELP: &str = "\
@@ -35,6 +35,7 @@ Experiment:
 Serve and load:
   server       Accept connections with a chosen backlog, acceptors and engine
   loadgen      Open connections at a controlled rate and account for each
+  merge        Put the snapshots of a load's shards together, exactly
 
 Observe:
   watch        Every TCP listener of this host or a container: queue depth, limit, drops
@@ -77,6 +78,10 @@ pub(crate) enum Command {
     /// Hold two runs of one experiment against each other, cell by cell: two kernels, two machines, two builds. Nothing is
     /// run.
     Compare(CompareArgs),
+    /// Put the snapshots of a load's shards (loadgen --shard I/N) together: counts are summed, histograms by bucket. Shows what
+    /// one generator would have shown at its end; exit code 2 when a shard was a bottleneck. What does not belong together is
+    /// refused. Nothing is run.
+    Merge(MergeArgs),
     /// Measure what this kernel does with TCP sockets, claim by claim, in private network namespaces: what holds of the
     /// notes this project began with, and of what was measured since.
     Probe(ProbeArgs),

@@ -4,7 +4,7 @@ mod json;
 mod live;
 mod retry_grid;
 mod show;
-mod summary;
+pub(crate) mod summary;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod healthcheck;
 mod interrupt;
 mod list;
 mod loadgen;
+mod merge;
 #[cfg(test)]
 mod metrics_page;
 mod needs;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::list(&args),
         Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Merge(args) => merge::merge(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),

@@ -14,6 +14,23 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from.
 pub(crate) const REVISION: &str = env!("ACCEPTBENCH_REVISION");
 
+/// Books, and the program that wrote them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Signed<'a, T> {
+    version: &'static str,
+    revision: &'static str,
+    #[serde(flatten)]
+    books: &'a T,
+}
+
+impl<'a, T> Signed<'a, T> {
+    /// Signed by this program.
+    pub(crate) fn new(books: &'a T) -> Self {
+        Self { version: VERSION, revision: REVISION, books }
+    }
+}
+
 /// Pages over anything that can be read and exposed.
 pub(crate) struct RolePages<T> {
     /// `server`, `loadgen` or `watch`.
@@ -36,7 +53,7 @@ impl<T: Serialize + 'static> Pages for RolePages<T> {
                 (self.expose)(&(self.read)(Detail::Scrape), &mut families);
                 Some(Page::metrics(families.render()))
             }
-            "/snapshot" => Some(match serde_json::to_string(&(self.read)(Detail::Full)) {
+            "/snapshot" => Some(match serde_json::to_string(&Signed::new(&(self.read)(Detail::Full))) {
                 Ok(json) => Page::json(json),
                 Err(error) => Page::text(500, format!("{error}\n")),
             }),

@@ -16,6 +16,7 @@ pub mod html;
 pub mod inert;
 pub mod interval;
 pub mod ledger;
+pub mod merge;
 pub mod permutation;
 pub mod quantity;
 pub mod queueing;

@@ -178,7 +178,8 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Part `index` of `of` parts of a load: every `of`th attempt.
+/// Part `index` of `of` parts of a load: every `of`th attempt. Written `I/N`; or `index:I/N`, where I counts from 0 as
+/// orchestrators do (`JOB_COMPLETION_INDEX` of Kubernetes), which is shown as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// From 1.
@@ -197,10 +198,16 @@ impl FromStr for Shard {
     type Err = ParseUnitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        let (place, first) = text.strip_prefix("index:").map_or((text, 0), |place| (place, 1));
+        let parts = place.split_once('/').and_then(|(i, n)| {
+            let index = NonZeroU32::new(i.parse::<u32>().ok()?.checked_add(first)?)?;
+            Some((index, n.parse().ok()?))
+        });
         match parts {
             Some((index, of)) if index <= of => Ok(Self { index, of }),
-            _ => Err(ParseUnitError::new(format!("`{text}` is no shard; write I/N with I from 1 to N, e.g. 1/3"))),
+            _ => Err(ParseUnitError::new(format!(
+                "`{text}` is no shard; write I/N with I from 1 to N, e.g. 1/3, or index:I/N with I from 0, e.g. index:0/3"
+            ))),
         }
     }
 }
@@ -211,7 +218,7 @@ impl fmt::Display for Shard {
     }
 }
 telemetry::string_serde!(Shard);
-telemetry::text_schema!(Shard, "[1-9][0-9]*/[1-9][0-9]*");
+telemetry::text_schema!(Shard, "([1-9][0-9]*|index:[0-9]+)/[1-9][0-9]*");
 
 /// The instant of the start on `CLOCK_REALTIME`, for generators on several machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,7 +304,11 @@ mod tests {
     #[test]
     fn shards_count_from_one() {
         assert_eq!("2/3".parse::<Shard>().expect("a shard").place(), (1, 3));
-        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+        let counted_from_zero = "index:2/3".parse::<Shard>().expect("a shard");
+        assert_eq!((counted_from_zero.place(), counted_from_zero.to_string()), ((2, 3), "3/3".to_owned()));
+        for wrong in
+            ["0/3", "4/3", "1", "a/b", "1/0", "index:3/3", "index:-1/3", "index:4294967295/4294967295", "index:0/0"]
+        {
             assert!(wrong.parse::<Shard>().expect_err(wrong).to_string().contains("no shard"), "{wrong}");
         }
     }

@@ -13,6 +13,7 @@ use telemetry::histogram::HistogramSnapshot;
 use super::live;
 use super::summary;
 use crate::exit::End as Exit;
+use crate::pages::Signed;
 
 /// A line.
 #[derive(Debug, Serialize)]
@@ -120,6 +121,8 @@ pub(super) struct End<'a> {
     limits: Vec<Passed>,
     warnings: &'a [Warning],
     exit: Meaning,
+    /// Everything, whole histograms included: what `acceptbench merge` reads.
+    snapshot: Signed<'a, Snapshot>,
 }
 
 /// Attempts per second of the measured phase, by the time in which they were planned.
@@ -211,6 +214,7 @@ impl<'a> End<'a> {
             limits: books.limits.iter().map(passed).collect(),
             warnings: &books.warnings,
             exit: Meaning { code: exit.code(), meaning: meaning(exit) },
+            snapshot: Signed::new(books),
         }
     }
 }
@@ -294,6 +298,9 @@ mod tests {
         assert_eq!(end["limits"][1]["cause"], "10 attempts found no free local port");
         assert_eq!((&end["limits"][1]["measured"], &end["limits"][1]["limit"]), (&json!(10.0), &json!(0.0)));
         assert_eq!(end["exit"], json!({ "code": 2, "meaning": "the generator was the bottleneck" }));
+        assert_eq!(end["snapshot"]["version"], crate::pages::VERSION);
+        let whole: Snapshot = serde_json::from_value(end["snapshot"].clone()).expect("a snapshot");
+        assert_eq!(whole, books(), "with every bucket");
     }
 
     #[test]

@@ -14,7 +14,7 @@ const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 const NAME: usize = 30;
 
 /// Everything it has to say of the measured phase.
-pub(super) fn lines(books: &Snapshot) -> Vec<String> {
+pub(crate) fn lines(books: &Snapshot) -> Vec<String> {
     let mut lines = vec![counts(books)];
     lines.extend(verdicts(books));
     lines.extend(times(books));
@@ -23,12 +23,12 @@ pub(super) fn lines(books: &Snapshot) -> Vec<String> {
 }
 
 /// The limits of its own that the generator passed, each a warning.
-pub(super) fn warnings(limits: &[Limit]) -> Vec<String> {
+pub(crate) fn warnings(limits: &[Limit]) -> Vec<String> {
     limits.iter().map(|limit| format!("warning: the generator was the bottleneck: {limit}")).collect()
 }
 
 /// Time from the start of the load to the reading, s.
-pub(super) fn seconds(books: &Snapshot) -> f64 {
+pub(crate) fn seconds(books: &Snapshot) -> f64 {
     books.monotonic_ns.saturating_sub(books.origin_ns) as f64 / 1e9
 }
 

@@ -15,11 +15,11 @@ use telemetry::admin::get_local;
 use crate::support::{acceptbench, machine, text};
 
 /// `acceptbench server`, ended with the value.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
     /// One that listens on the default address.
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = acceptbench();
         command.args(["server", "--backlog", "1024", "--admin", "off"]).args(args).stdout(Stdio::null());
         let server = Self(command.spawn().expect("the built program starts"));

@@ -8,6 +8,7 @@ mod half_open;
 mod host;
 mod ledger;
 mod loadgen;
+mod merge;
 mod open_loop;
 mod phantoms;
 mod ports;
