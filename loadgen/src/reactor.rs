@@ -111,6 +111,11 @@ pub(crate) trait Reactor {
         false
     }
 
+    /// Will this connection end by itself as things are?
+    fn is_tied(&self, _token: Token) -> bool {
+        false
+    }
+
     /// The attempt takes longer than most: its connection must not end by itself any more, so that it can be asked. What
     /// never ends by itself need not listen.
     fn untie(&mut self, _token: Token) {}

@@ -283,6 +283,10 @@ impl Reactor for Uring {
         self.ties
     }
 
+    fn is_tied(&self, token: Token) -> bool {
+        self.slots.get(token.index()).is_some_and(|slot| slot.token == token && slot.tie == Tie::Bound)
+    }
+
     fn untie(&mut self, token: Token) {
         self.cut(token);
     }

@@ -13,6 +13,7 @@ mod resent;
 
 use std::io;
 use std::iter::Peekable;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use kernel::process::monotonic_ns;
@@ -198,7 +199,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 counts.connecting.add(1);
                 self.attempts.put(token, Attempt { stage: Stage::Connecting, phase, planned, issued, established: 0 });
                 self.deadlines.push(issued.saturating_add(self.plan.opts.deadline.as_ns()), token);
-                if self.reactor.ties() {
+                if self.reactor.is_tied(token) {
                     self.quick.push(issued + self.tick * 3 / 4, token);
                 }
             }
@@ -227,8 +228,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 if attempt::verdict_of(errno) == Verdict::Reset {
                     tally.reset_at_connect.add(1);
                 }
-                if attempt::may_be_local(errno) && self.reactor.with_socket(token, attempt::sent_nothing) == Some(true)
-                {
+                if attempt::may_be_local(errno) && self.ask(token, attempt::sent_nothing) == Some(true) {
                     tally.before_syn.add(1);
                 }
                 self.fail(token, errno, counts);
@@ -259,10 +259,19 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         }
     }
 
+    /// Asks the attempt's socket.
+    fn ask<T>(&mut self, token: Token, question: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        let answer = self.reactor.with_socket(token, question);
+        if answer.is_some() {
+            // What asking has brought in meanwhile is later than the last reading.
+            self.resent.expire();
+        }
+        answer
+    }
+
     /// The handshake is over.
     fn connected(&mut self, token: Token, counts: &Counts) {
-        if self.plan.self_connect_possible && self.reactor.with_socket(token, attempt::is_self_connected) == Some(true)
-        {
+        if self.plan.self_connect_possible && self.ask(token, attempt::is_self_connected) == Some(true) {
             return self.conclude(token, Verdict::SelfConnect, counts);
         }
         let now = monotonic_ns();
@@ -275,11 +284,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         let retransmits = if service < self.tick {
             Some(0)
         } else {
-            let asked = self.reactor.with_socket(token, attempt::syn_retransmits);
-            if asked.is_some() {
-                // What asking has brought in meanwhile is later than the last reading.
-                self.resent.expire();
-            }
+            let asked = self.ask(token, attempt::syn_retransmits);
             asked.or_else(|| self.resent.nothing_since(attempt.issued).then_some(0))
         };
         let tally = counts.of(&attempt);
@@ -324,12 +329,13 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     /// An attempt's deadline has passed. The engine is asked once more: what the kernel finished in time and this loop did
     /// not see yet is not called timed out.
     fn decide(&mut self, token: Token, counts: &Counts) {
+        self.resent.expire();
         while let Some(seen) = self.reactor.look_again(token) {
             self.advance(token, seen, counts);
         }
         let stage = self.attempts.get(token).map(|attempt| attempt.stage);
         if stage == Some(Stage::Connecting) {
-            if self.reactor.with_socket(token, attempt::is_established) != Some(true) {
+            if self.ask(token, attempt::is_established) != Some(true) {
                 return self.conclude(token, Verdict::TimedOut, counts);
             }
             self.connected(token, counts);

@@ -311,11 +311,6 @@ impl Acceptor {
         }
     }
 
-    /// A stall that an engine sat out by itself is over.
-    pub(crate) fn resume(&mut self) {
-        self.service.resume();
-    }
-
     /// The instant (monotonic ns) at which the stall of now ends, `u64::MAX` for never; `None` when there is none. A stall
     /// may begin at 0 s, so nobody accepts before the run has a beginning.
     pub(crate) fn stalled_until(&self) -> Option<u64> {

@@ -65,9 +65,10 @@ impl Service {
         }
     }
 
-    /// A stall is over: it was nobody's service.
+    /// A stall is over: it was nobody's service, and none goes on in it.
     pub(crate) fn resume(&mut self) {
         self.ended = monotonic_ns();
+        self.free_at = self.ended;
     }
 
     /// Ends the service of one connection, when all is done for it that is done at once, and returns how long the acceptor

@@ -326,7 +326,6 @@ impl Loop {
             self.reap(acceptor)?;
             self.arm(acceptor)?;
             settle(self.ring.submit())?;
-            acceptor.resume();
         }
         Ok(())
     }

@@ -42,7 +42,6 @@ impl Allowances {
     pub fn read() -> Self {
         let nofile = rustix::process::getrlimit(Resource::Nofile);
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let number = |name: &str| sysctl::numbers(name).first().copied();
         let page = rustix::param::page_size() as u64;
         Self {
             nofile: Limits { soft: nofile.current.unwrap_or(u64::MAX), hard: nofile.maximum.unwrap_or(u64::MAX) },
@@ -52,10 +51,10 @@ impl Allowances {
             cgroup_memory: cgroup::memory_limit(),
             cgroup_pids: cgroup::pids_limit(),
             tcp_memory: sysctl::numbers("net.ipv4.tcp_mem").get(2).and_then(|pages| pages.checked_mul(page)),
-            somaxconn: number("net.core.somaxconn").and_then(|number| u32::try_from(number).ok()),
+            somaxconn: sysctl::number("net.core.somaxconn").and_then(|number| u32::try_from(number).ok()),
             ports: sysctl::port_range(),
-            time_wait_limit: number("net.ipv4.tcp_max_tw_buckets"),
-            net_namespaces: number("user.max_net_namespaces"),
+            time_wait_limit: sysctl::number("net.ipv4.tcp_max_tw_buckets"),
+            net_namespaces: sysctl::number("user.max_net_namespaces"),
         }
     }
 }

@@ -236,6 +236,11 @@ pub fn numbers(name: &str) -> Vec<u64> {
     text.split_whitespace().map_while(|number| number.parse().ok()).collect()
 }
 
+/// The first number of a value; `None` of one that is missing or no number.
+pub fn number(name: &str) -> Option<u64> {
+    numbers(name).first().copied()
+}
+
 /// The ports that the kernel picks from, first and last (`net.ipv4.ip_local_port_range`).
 pub fn port_range() -> Option<(u16, u16)> {
     match numbers("net.ipv4.ip_local_port_range").as_slice() {

@@ -81,21 +81,17 @@ impl Facts {
             sources: sources_of_shard(sources.len(), shard),
             leftover: leftover(target.port()),
             loopback: is_loopback(target.ip()) || (!sources.is_empty() && sources.iter().copied().all(is_loopback)),
-            reuse: match number("net.ipv4.tcp_tw_reuse") {
+            reuse: match sysctl::number("net.ipv4.tcp_tw_reuse") {
                 Some(0) => Reuse::Never,
                 Some(1) => Reuse::Everywhere,
                 _ => Reuse::Loopback,
             },
-            reuse_delay: number("net.ipv4.tcp_tw_reuse_delay").map_or(usual.reuse_delay, Span::from_millis),
-            timestamps: number("net.ipv4.tcp_timestamps") != Some(0),
-            time_wait_limit: number("net.ipv4.tcp_max_tw_buckets").unwrap_or(usual.time_wait_limit),
-            fin_timeout: number("net.ipv4.tcp_fin_timeout").map_or(usual.fin_timeout, Span::from_secs),
+            reuse_delay: sysctl::number("net.ipv4.tcp_tw_reuse_delay").map_or(usual.reuse_delay, Span::from_millis),
+            timestamps: sysctl::number("net.ipv4.tcp_timestamps") != Some(0),
+            time_wait_limit: sysctl::number("net.ipv4.tcp_max_tw_buckets").unwrap_or(usual.time_wait_limit),
+            fin_timeout: sysctl::number("net.ipv4.tcp_fin_timeout").map_or(usual.fin_timeout, Span::from_secs),
         }
     }
-}
-
-fn number(name: &str) -> Option<u64> {
-    sysctl::numbers(name).first().copied()
 }
 
 fn leftover(port: u16) -> u64 {
