@@ -209,7 +209,7 @@ section "dashboards"
 cargo run --quiet --locked --package dashboards -- --check
 
 section "Prometheus configuration"
-promtool check config deploy/prometheus/*.yml
+promtool check config deploy/prometheus/*.yml deploy/swarm/prometheus.yml
 promtool check rules dashboards/prometheus/*.rules.yml
 promtool test rules dashboards/prometheus/*.test.yml
 

@@ -41,6 +41,7 @@ fail() {
 clean_up() {
     local code=$?
     trap - EXIT
+    trap '' INT TERM
     compose down --volumes --remove-orphans --timeout 2 >"$work/down" 2>&1 || cat "$work/down" >&2
     docker image rm --force "$ACCEPTBENCH_IMAGE" "$PROMETHEUS_IMAGE" >/dev/null 2>&1 || true
     rm -rf "$work"

@@ -78,7 +78,10 @@ fn snapshots(name: &str, text: &str) -> Result<Vec<Part>, Failure> {
         match document.get("event").and_then(Value::as_str) {
             None if document.get("opts").is_some() => parts.push(part(place, &document)?),
             Some("end") => match document.get("snapshot") {
-                Some(snapshot) => parts.push(part(place, snapshot)?),
+                Some(snapshot) => {
+                    let interrupted = document["exit"]["code"] == End::Interrupted.code();
+                    parts.push(Part { interrupted, ..part(place, snapshot)? });
+                }
                 None => {
                     return Err(Failure::Usage(format!(
                         "{place} is the end of an older acceptbench, without its snapshot"
@@ -109,7 +112,7 @@ fn part(name: String, document: &Value) -> Result<Part, Failure> {
     }
     let build = Build::deserialize(document).map_err(|error| wrong(error.to_string()))?;
     let books = Snapshot::deserialize(document).map_err(|error| wrong(error.to_string()))?;
-    Ok(Part { name, build, books })
+    Ok(Part { name, build, books, interrupted: false })
 }
 
 /// Sums and maxima of times may be any number; `Err` is a count that is none.
@@ -158,6 +161,9 @@ mod tests {
         assert_eq!(names(&one.to_string()), found(&[("f", "1/2")]));
         assert_eq!(names(&serde_json::to_string_pretty(&one).expect("JSON")), found(&[("f", "1/2")]));
         assert_eq!(names(&format!("{one}{two}\n")), found(&[("document 1 of f", "1/2"), ("document 2 of f", "2/2")]));
+        let stopped = json!({ "event": "end", "exit": { "code": 130 }, "snapshot": two });
+        let interrupted = |text: &str| snapshots("f", text).expect("a snapshot")[0].interrupted;
+        assert!(interrupted(&stopped.to_string()) && !interrupted(&end.to_string()));
         let log = format!("connecting to x\n{one}\n{{\"event\":\"progress\"}}\nload_2.x | {end}\n{{ no JSON\n");
         assert_eq!(names(&log), found(&[("f:2", "1/2"), ("f:4", "2/2")]));
     }

@@ -9,7 +9,7 @@ mod kinship;
 use std::collections::BTreeMap;
 
 use kernel::process::ProcessStats;
-use loadgen::judgement::{self, Limit};
+use loadgen::judgement::{Limit, LimitKind};
 use loadgen::opts::Shard;
 use loadgen::{HalfOpenCounts, Snapshot};
 use serde::Serialize;
@@ -45,6 +45,8 @@ pub struct Part {
     pub build: Build,
     /// The books.
     pub books: Snapshot,
+    /// Was it told to stop before its plan was over?
+    pub interrupted: bool,
 }
 
 /// Why snapshots are not the parts of one load.
@@ -108,6 +110,8 @@ pub struct ShardOf {
     pub concluded: u64,
     /// Had every attempt its verdict?
     pub finished: bool,
+    /// Was it told to stop before its plan was over? Only its end says so (`loadgen --json`), no snapshot.
+    pub interrupted: bool,
     /// The limits of its own that it passed.
     pub limits: Vec<Limit>,
 }
@@ -143,6 +147,9 @@ impl Merged {
                 notes
                     .push(format!("{name} was not over: {} without a verdict", format::plural(whole(open), "attempt")));
             }
+            if shard.interrupted {
+                notes.push(format!("{name} was interrupted: its part of the load is not whole"));
+            }
             if self.shards.len() > 1 {
                 notes.extend(shard.limits.iter().map(|limit| format!("{name} was a bottleneck: {}", limit.cause())));
             }
@@ -155,7 +162,7 @@ impl Merged {
 ///
 /// Summed: all counts, the verdicts by name, histograms by bucket, half-open sockets, what is under way, the rate planned now,
 /// workers and what each took of its core, CPU time, memory and open descriptors of the processes. `finished` if all are;
-/// `limits` are those of the sum, and the worst of each kind that any shard passed. The time (`monotonic-ns` from `origin-ns`)
+/// `limits` are those that any shard passed: of attempts not made the sum, of lag and CPU the worst. The time (`monotonic-ns` from `origin-ns`)
 /// is that of the shard that took longest. Sysctls are those on which all agree.
 ///
 /// Left out (0 or empty), since two shards may share a namespace or not: the kernel's counters and sockets by state,
@@ -173,7 +180,7 @@ pub fn merge(mut parts: Vec<Part>) -> Result<Merged, MergeError> {
     let mut sum = alone(first.books);
     parts.for_each(|part| add(&mut sum, &part.books));
     sum.opts.shard = None;
-    sum.limits = limits(&sum, &shards);
+    sum.limits = limits(&shards);
     Ok(Merged { build, books: sum, shards })
 }
 
@@ -190,6 +197,7 @@ fn shard_of(part: &Part) -> ShardOf {
         planned: whole.planned,
         concluded: whole.concluded(),
         finished: books.finished,
+        interrupted: part.interrupted,
         limits: books.limits.clone(),
     }
 }
@@ -234,14 +242,16 @@ fn add(sum: &mut Snapshot, part: &Snapshot) {
     sum.kernel.sysctls.retain(|name, value| part.kernel.sysctls.get(name) == Some(value));
 }
 
-/// A late shard must not disappear in the sum: its attempts may be less than a hundredth of all.
-fn limits(sum: &Snapshot, shards: &[ShardOf]) -> Vec<Limit> {
-    let mut limits = judgement::limits(sum);
+/// A late shard must not disappear in the sum: its attempts may be less than a hundredth of all. Nor is the sum judged anew: it
+/// has one shard's `max-in-flight`, and pairs one's busy core with another's lateness.
+fn limits(shards: &[ShardOf]) -> Vec<Limit> {
+    let mut limits: Vec<Limit> = Vec::new();
     for passed in shards.iter().flat_map(|shard| &shard.limits) {
         match limits.iter_mut().find(|limit| limit.what == passed.what) {
-            // Of attempts that were not made the sum has them all.
-            Some(known) if known.measured < passed.measured => *known = *passed,
-            Some(_) => {}
+            Some(known) => match passed.what {
+                LimitKind::Descriptors | LimitKind::Ports => known.measured += passed.measured,
+                LimitKind::Lag | LimitKind::Cpu => known.measured = known.measured.max(passed.measured),
+            },
             None => limits.push(*passed),
         }
     }

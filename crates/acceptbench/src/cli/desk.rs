@@ -50,7 +50,7 @@ pub(crate) struct CompareArgs {
 #[derive(Args, Debug)]
 pub(crate) struct MergeArgs {
     /// What /snapshot of a load generator answered or what loadgen --json printed, words among the lines allowed; a file may
-    /// hold several. `-` is standard input: kubectl logs --selector app=loadgen --tail=-1 | acceptbench merge -
+    /// hold several. `-` is standard input: kubectl logs --selector app.kubernetes.io/component=loadgen --tail=-1 | acceptbench merge -
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The merged snapshot as one JSON document, with what each shard did, instead of the table.

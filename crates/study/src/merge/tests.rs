@@ -14,7 +14,7 @@ fn part(shard: &str, planned: u64) -> Part {
     (books.measured.planned, books.measured.issued) = (planned, planned);
     books.measured.verdicts = [(Verdict::Served, planned)].into();
     let name = format!("{}.json", shard.replace('/', "-"));
-    Part { name, build: Build { version: "1.2.3".to_owned(), revision: "abc".to_owned() }, books }
+    Part { name, build: Build { version: "1.2.3".to_owned(), revision: "abc".to_owned() }, books, interrupted: false }
 }
 
 fn two() -> Vec<Part> {
@@ -128,6 +128,22 @@ fn a_shard_that_was_the_bottleneck_is_not_lost_in_the_sum() {
         notes.contains("shard 2/2 was a bottleneck: 1 % of the attempts were issued more than 400 ms late"),
         "{notes}"
     );
+}
+
+#[test]
+fn what_was_asked_of_one_shard_is_no_limit_of_the_sum() {
+    let mut parts = vec![part("1/2", 100), part("2/2", 100)];
+    parts[1].books.opts.max_in_flight = "9".parse().expect("a count");
+    parts[1].books.measured.verdicts.insert(Verdict::Shed, 5);
+    assert_eq!(merge(parts).expect("parts of one load").books.limits, []);
+}
+
+#[test]
+fn a_shard_that_was_interrupted_is_named() {
+    let mut parts = two();
+    parts[1].interrupted = true;
+    let notes = merge(parts).expect("parts of one load").notes();
+    assert!(notes.contains(&"shard 2/2 was interrupted: its part of the load is not whole".to_owned()), "{notes:?}");
 }
 
 #[test]
