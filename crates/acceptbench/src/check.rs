@@ -49,7 +49,7 @@ fn claims(experiment: &Experiment) -> String {
     match experiment.compare.claim {
         _ if cells < 2 => "findings: none, there is one cell".to_owned(),
         Claim::Findings if p <= reach::SIGNIFICANCE => {
-            format!("findings: a clear difference reaches p {}", format::p_value(p))
+            format!("findings: a clear difference reaches p {} or less", format::p_value(p))
         }
         Claim::Findings => format!(
             "findings: none, {} reach p {}",

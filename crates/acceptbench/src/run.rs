@@ -8,7 +8,8 @@ pub(crate) mod testing;
 
 use std::path::Path;
 
-use lab::{Build, Experiment, Finished, Place, Reopened, Request, RunError, TrialError};
+use lab::{Experiment, Finished, Place, Reopened, Request, RunError, TrialError};
+use study::merge::Build;
 
 use crate::cli::{AttachArgs, RunArgs};
 use crate::exit::{End, Failure};

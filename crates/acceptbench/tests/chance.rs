@@ -3,12 +3,13 @@
 //! Ignored, because it takes twenty minutes of a machine that does nothing else:
 //!
 //! ```sh
-//! cargo test --release -p acceptbench --test chance -- --ignored --nocapture --test-threads=1
+//! cargo test --release -p acceptbench --test chance -- --ignored --nocapture
 //! ```
 #![expect(clippy::print_stdout, reason = "what is found is shown")]
 
 use std::fs;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -66,8 +67,12 @@ metrics = ["confirm-latency.p50", "accept-rate"]
 smallest-effect = 0.05
 "#;
 
+/// One measurement at a time: two would be each other's noise.
+static MACHINE: Mutex<()> = Mutex::new(());
+
 /// Runs the experiment with one seed after the other; how many had a finding, and how many there were.
 fn with_findings(experiment: &str) -> (usize, usize) {
+    let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let count = std::env::var("ACCEPTBENCH_CHANCE_EXPERIMENTS").ok().and_then(|count| count.parse().ok());
     let count = count.unwrap_or(EXPERIMENTS);
     let found = (1..=count).filter(|seed| {

@@ -29,7 +29,6 @@ pub use directory::{DirectoryError, Reopened, Stored};
 pub use experiment::{
     AdminAddress, Attach, Common, Experiment, ExperimentError, Part, PartError, Place, Searched, Wiring, schema,
 };
-pub use live::Build;
 pub use replay::open_metrics;
 pub use run::{Event, Finished, Request, RunError, Started, resume, run};
 pub use schedule::{Order, Planned};

@@ -7,6 +7,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use study::capacity::Capacity;
+use study::merge::Build;
 use study::results::Trial;
 use study::summary::Summary;
 use telemetry::admin::{Page, Pages};
@@ -18,15 +19,6 @@ use crate::experiment::{Experiment, Searched};
 use crate::metrics;
 use crate::schedule::Planned;
 use crate::trial::Ends;
-
-/// Version and revision of this program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Build {
-    /// Semantic version.
-    pub version: String,
-    /// Commit, or `unknown`.
-    pub revision: String,
-}
 
 /// The state behind the pages.
 #[derive(Debug)]

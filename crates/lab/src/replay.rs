@@ -4,11 +4,12 @@
 //! order, so names, labels and values are the same.
 
 use jiff::{SignedDuration, Timestamp};
-use study::results::{Course, Timings, Trial};
+use study::merge::Build;
+use study::results::{Course, Trial};
 use telemetry::exposition::Timeline;
 
 use crate::directory::Stored;
-use crate::live::{Build, Live, Phase};
+use crate::live::{Live, Phase};
 use crate::metrics;
 use crate::schedule::Planned;
 
@@ -56,8 +57,7 @@ fn build(course: &Course, trial: &Trial) -> Option<Build> {
 
 /// When nothing was left of a trial.
 fn end(trial: &Trial) -> Timestamp {
-    let Timings { set_up_ms, load_ms, drain_ms, tear_down_ms } = trial.timings;
-    let took = SignedDuration::try_from_secs_f64((set_up_ms + load_ms + drain_ms + tear_down_ms) / 1e3);
+    let took = SignedDuration::try_from_secs_f64(trial.timings.seconds());
     took.ok().and_then(|took| trial.started.checked_add(took).ok()).unwrap_or(trial.started)
 }
 

@@ -1,10 +1,9 @@
 //! What is another machine or another program than when a run began: it goes on all the same, and says so.
 
 use kernel::environment::Environment;
+use study::merge::Build;
 use study::results::{Attached, Session};
 use telemetry::Warning;
-
-use crate::live::Build;
 
 /// Where and with what a run is taken up.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +39,7 @@ pub(crate) fn differences(then: Then<'_>, now: Now<'_>) -> Vec<Warning> {
     }
     if let Some(session) = then.session {
         let before = format!("{} ({})", session.version, session.revision);
-        let here = format!("{} ({})", now.build.version, now.build.revision);
-        differ.push(changed("acceptbench", Some(before), Some(here)));
+        differ.push(changed("acceptbench", Some(before), Some(now.build.to_string())));
     }
     if let (Some(before), Some(here)) = (then.attached, now.attached) {
         for (name, value) in &before.originals {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kernel::environment::{self, Environment};
+use study::merge::Build;
 use study::results::{Attached, Course, Session, Trial};
 use telemetry::admin::{Admin, AdminError, Listen};
 use telemetry::{Stop, Warning};
@@ -17,7 +18,7 @@ use crate::attached::{self, AttachedBench};
 use crate::bench::{Bench, Turn};
 use crate::directory::{Directory, DirectoryError, Reopened, Stored};
 use crate::experiment::{Experiment, Place};
-use crate::live::{Build, Live};
+use crate::live::Live;
 use crate::private::PrivateBench;
 use crate::resume::{Now, Then, differences};
 use crate::schedule::Planned;

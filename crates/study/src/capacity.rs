@@ -99,9 +99,10 @@ impl Capacity {
 
     /// The answer, clauses separated by `; `.
     pub fn sentence(&self) -> String {
-        let mut known: Vec<&CellCapacity> = self.cells.iter().filter(|cell| cell.estimate.held.is_some()).collect();
+        let mut known: Vec<(&CellCapacity, u64)> =
+            self.cells.iter().filter_map(|cell| Some((cell, cell.estimate.held?))).collect();
         // A stable sort: the first of equals leads.
-        known.sort_by_key(|cell| std::cmp::Reverse(cell.estimate.held));
+        known.sort_by_key(|(_, held)| std::cmp::Reverse(*held));
         let mut clauses = Vec::new();
         let (nowhere, unknown) = self.without_capacity();
         let lowest = if nowhere.is_empty() { "the least" } else { "the least that held" };
@@ -110,12 +111,12 @@ impl Capacity {
                 clauses.push(format!("no cell held `{}` at {} or above", self.holds, self.value(self.between[0])));
             }
             [] => {}
-            [only] => clauses.push(format!("{} holds up to {}", only.name, self.found(only))),
+            [only] => clauses.push(format!("{} holds up to {}", only.0.name, self.found(*only))),
             [best, rest @ ..] => {
-                clauses.push(format!("{} holds up to {}", best.name, self.found(best)));
+                clauses.push(format!("{} holds up to {}", best.0.name, self.found(*best)));
                 let last = rest.len() - 1;
                 for (index, other) in rest.iter().enumerate().filter(|(index, _)| [0, last].contains(index)) {
-                    clauses.push(self.lead(best, other, if index == 0 { "the next" } else { lowest }));
+                    clauses.push(self.lead(*best, *other, if index == 0 { "the next" } else { lowest }));
                 }
             }
         }
@@ -123,7 +124,11 @@ impl Capacity {
             clauses.push(format!("not even {} held for {}", self.value(self.between[0]), nowhere.join(" and ")));
         }
         if !unknown.is_empty() {
-            clauses.push(format!("no level could be judged for {}", unknown.join(" and ")));
+            clauses.push(format!(
+                "whether {} holds could not be judged for {}",
+                self.value(self.between[0]),
+                unknown.join(" and ")
+            ));
         }
         let open: Vec<&str> =
             self.cells.iter().filter(|cell| !cell.estimate.complete).map(|cell| cell.name.as_str()).collect();
@@ -133,32 +138,30 @@ impl Capacity {
         clauses.join("; ")
     }
 
-    /// The cells whose search is done and found no level that held: those that failed, and those of which no trial counts.
+    /// The cells whose search is done and found no level that held: those of which the least failed, and those of which no
+    /// trial of it counts.
     fn without_capacity(&self) -> (Vec<&str>, Vec<&str>) {
         let (mut nowhere, mut unknown) = (Vec::new(), Vec::new());
         for cell in self.cells.iter().filter(|cell| cell.estimate.complete && cell.estimate.held.is_none()) {
-            let failed = cell.levels.iter().any(|tried| tried.failed > 0);
+            let failed = cell.levels.iter().any(|tried| tried.level == self.between[0] && tried.failed > 0);
             if failed { &mut nowhere } else { &mut unknown }.push(cell.name.as_str());
         }
         (nowhere, unknown)
     }
 
-    fn lead(&self, best: &CellCapacity, other: &CellCapacity, place: &str) -> String {
-        let capacities = best.estimate.held.zip(other.estimate.held);
-        let times = capacities.map_or(f64::NAN, |(best, other)| best as f64 / other as f64);
-        let apart = best.estimate.interval[0].zip(other.estimate.interval[1]).is_some_and(|(low, high)| low >= high);
-        if apart {
-            format!("{times:.2} times {place}, {}: {}", other.name, self.found(other))
+    fn lead(&self, best: (&CellCapacity, u64), other: (&CellCapacity, u64), place: &str) -> String {
+        let [low, high] = [best.0.estimate.interval[0], other.0.estimate.interval[1]];
+        let lead = if low.zip(high).is_some_and(|(low, high)| low >= high) {
+            format!("{:.2} times", best.1 as f64 / other.1 as f64)
         } else {
-            format!("no clear lead over {place}, {}: {}", other.name, self.found(other))
-        }
+            "no clear lead over".to_owned()
+        };
+        format!("{lead} {place}, {}: {}", other.0.name, self.found(other))
     }
 
     /// `8200/s (8000/s to 8400/s)`.
-    fn found(&self, cell: &CellCapacity) -> String {
-        let held =
-            cell.estimate.held.map_or_else(|| format!("less than {}", self.value(self.between[0])), |l| self.value(l));
-        format!("{held} ({})", self.interval(cell))
+    fn found(&self, (cell, held): (&CellCapacity, u64)) -> String {
+        format!("{} ({})", self.value(held), self.interval(cell))
     }
 
     fn interval(&self, cell: &CellCapacity) -> String {
@@ -235,11 +238,6 @@ impl Capacity {
             [vec![cell.name.clone(), self.value(tried.level)], counts.to_vec()].concat()
         };
         self.cells.iter().flat_map(|cell| cell.levels.iter().map(move |tried| row(cell, tried))).collect()
-    }
-
-    /// Is the search of every one of so many cells done? One that was never run is not.
-    pub fn is_complete(&self, cells: usize) -> bool {
-        self.cells.len() == cells && self.cells.iter().all(|cell| cell.estimate.complete)
     }
 }
 
@@ -339,9 +337,13 @@ mod tests {
         for tried in &mut two.cells[0].levels {
             (tried.invalid, tried.failed) = (tried.failed, 0);
         }
-        assert!(two.sentence().ends_with("; no level could be judged for acceptors 1"), "{}", two.sentence());
+        let unknown = "whether 1000/s holds could not be judged for acceptors 1";
+        assert!(two.sentence().ends_with(&format!("; {unknown}")), "{}", two.sentence());
+        // That a greater one failed says nothing of it.
+        two.cells[0].levels.push(Tried { level: 2000, held: 0, failed: 5, invalid: 0 });
+        assert!(two.sentence().ends_with(&format!("; {unknown}")), "{}", two.sentence());
         two.cells.truncate(1);
-        assert_eq!(two.sentence(), "no level could be judged for acceptors 1");
+        assert_eq!(two.sentence(), unknown);
     }
 
     #[test]
@@ -352,7 +354,6 @@ mod tests {
         assert_eq!(lines[1], "acceptors 1    2000/s  2000/s to 2378/s");
         assert!(lines[2].starts_with("acceptors 2") && lines[2].ends_with("or more"), "{lines:?}");
         assert_eq!(lines[3], "while served-ratio >= 0.999");
-        assert!(two.is_complete(2) && !two.is_complete(3));
         let tried: usize = two.cells[0].levels.iter().map(|tried| tried.held + tried.failed).sum();
         assert!((10..=18).contains(&tried), "{tried} trials");
         assert_eq!(two.level_rows().len(), two.cells.iter().map(|cell| cell.levels.len()).sum::<usize>());

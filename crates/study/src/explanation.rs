@@ -123,7 +123,7 @@ impl Explanation {
         let mut section = Section::new(
             "Queueing theory",
             "M/M/1/K at the measured arrival rate and service time, K = queue limit + 2. Loss with its interval (Student's t \
-             over trials; all cells together 95 %); a prediction outside it is rejected. None is judged where fewer than five \
+             over trials; all cells together 95 %); a prediction outside it is rejected. None is judged where fewer than 20 \
              losses a trial are expected and measured. The measured time has the handshake and the way of the first byte in \
              it.",
             [

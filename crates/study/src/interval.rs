@@ -65,7 +65,7 @@ impl Interval {
     }
 
     /// Of a statistic of `number` things (blocks), which is given the indices of each resample, in any order. `None` of
-    /// fewer than [`FEWEST`], and where an end is no number.
+    /// fewer than [`FEWEST`], and where an end is not finite.
     pub fn bootstrap(number: usize, seed: u64, mut statistic: impl FnMut(&[usize]) -> f64) -> Option<Self> {
         if number < FEWEST {
             return None;
@@ -78,9 +78,12 @@ impl Interval {
                 statistic(&resample)
             })
             .collect();
+        // A resample may have no value of one side; sorted among the others it would push the upper end out.
+        found.retain(|value| !value.is_nan());
         found.sort_unstable_by(f64::total_cmp);
-        let outside = (RESAMPLES + 1) / 40;
-        let (low, high) = (found[outside - 1], found[RESAMPLES - outside]);
+        let outside = (found.len() + 1) / 40;
+        let low = *found.get(outside.checked_sub(1)?)?;
+        let high = found[found.len() - outside];
         let method = Method::BootstrapPercentile;
         (low.is_finite() && high.is_finite()).then_some(Self { low, high, coverage: LEVEL, method })
     }

@@ -2,14 +2,13 @@
 //! key, or none where it does not apply; cells with the same key are alike.
 
 use crate::binding::Facts;
-use crate::results::Trial;
 
 /// One rule.
 pub(super) struct Rule {
     /// Settings it is about.
     settings: &'static [&'static str],
     /// What two trials must share to be alike, and the reason in words; `None` where the rule does not apply.
-    key: fn(&Trial, &Facts<'_>) -> Option<(String, String)>,
+    key: fn(&Facts<'_>) -> Option<(String, String)>,
     /// Where it stands.
     pub(super) source: &'static str,
 }
@@ -17,7 +16,7 @@ pub(super) struct Rule {
 impl Rule {
     /// The key that all trials of a cell share.
     pub(super) fn key_of(&self, trials: &[Facts<'_>]) -> Option<(String, String)> {
-        let mut keys = trials.iter().map(|facts| (self.key)(facts.trial, facts));
+        let mut keys = trials.iter().map(|facts| (self.key)(facts));
         let first = keys.next()??;
         keys.all(|key| key.is_some_and(|(key, _)| key == first.0)).then_some(first)
     }
@@ -99,7 +98,8 @@ fn by_rule(applies: bool, reason: impl Into<String>) -> Option<(String, String)>
 }
 
 /// The limit is the smaller of the two. `TCP_FASTOPEN` has a queue of its own that somaxconn caps, too.
-fn same_limit(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn same_limit(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     if trial.server.opts.fastopen > 0 {
         return None;
     }
@@ -111,58 +111,64 @@ fn same_limit(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
 
 /// No SYN and no last ACK met a full queue, so how much more would have fitted was never asked. Requests that stay are
 /// given up sooner in a short queue (`reqsk_timer_handler`).
-fn never_full(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn never_full(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let quiet = facts.overflows() == 0 && trial.server.kernel.net.listen_drops == 0 && facts.cookies() == 0;
     let settled = trial.loadgen.half_open.kept == 0 && trial.server.syn_recv == 0 && trial.server.opts.fastopen == 0;
     by_rule(quiet && settled, "neither queue was ever full: ListenOverflows, ListenDrops and TCPReqQFullDoCookies 0")
 }
 
-fn cookies_on(_: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn cookies_on(facts: &Facts<'_>) -> Option<(String, String)> {
     let cookies = facts.sysctl("net.ipv4.tcp_syncookies")?;
     by_rule(cookies > 0, format!("it is not looked at with tcp_syncookies {cookies}"))
 }
 
-fn no_quarter_drop(_: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn no_quarter_drop(facts: &Facts<'_>) -> Option<(String, String)> {
     let none = facts.quarter_drops() == 0;
     by_rule(none, "it dropped no SYN: ListenDrops is ListenOverflows and TCPReqQFullDrop, and nothing more")
 }
 
-fn syn_queue_never_full(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn syn_queue_never_full(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let always = facts.sysctl("net.ipv4.tcp_syncookies")? == 2;
     let met = facts.syn_queue_drops() + facts.quarter_drops() + facts.cookies();
     let sent = trial.server.kernel.net.syncookies_sent;
     by_rule(!always && met + sent == 0, "no SYN met a full SYN queue, so no cookie was called for")
 }
 
-fn no_overflow(_: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn no_overflow(facts: &Facts<'_>) -> Option<(String, String)> {
     by_rule(facts.overflows() == 0, "no last ACK met a full accept queue: ListenOverflows 0")
 }
 
-fn cookies_always(_: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn cookies_always(facts: &Facts<'_>) -> Option<(String, String)> {
     let always = facts.sysctl("net.ipv4.tcp_syncookies")? == 2;
     by_rule(always, "with tcp_syncookies 2 every last ACK brings a cookie, and those are dropped without a RST")
 }
 
 /// The first retry comes a second after the SYN, whatever the retries are after it.
-fn no_retry_in_time(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn no_retry_in_time(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let deadline = trial.loadgen.opts.deadline;
     let over = deadline.as_ns() < FIRST_RETRY_NS && facts.retries() == 0;
     by_rule(over, format!("every attempt is over at its deadline of {deadline}, the first retry comes at 1 s"))
 }
 
-fn no_timer(trial: &Trial, facts: &Facts<'_>) -> Option<(String, String)> {
+fn no_timer(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let quiet = trial.server.kernel.net.timeouts == 0 && facts.phantoms() == Some(0) && facts.syn_recv() == 0;
     by_rule(quiet, "no SYN-ACK was sent again: TCPTimeouts 0, no phantom, nobody left in SYN_RECV")
 }
 
-fn no_listener_closed(trial: &Trial, _: &Facts<'_>) -> Option<(String, String)> {
+fn no_listener_closed(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let server = &trial.server;
     let closed = server.destroyed() > 0 || server.listeners.iter().any(|listener| listener.retired);
     let died = server.total(|acceptor| acceptor.deaths) > 0;
     by_rule(!closed && !died, "no listener was closed while attempts went on")
 }
 
-fn no_fastopen(trial: &Trial, _: &Facts<'_>) -> Option<(String, String)> {
+fn no_fastopen(facts: &Facts<'_>) -> Option<(String, String)> {
+    let trial = facts.trial;
     let asked = trial.server.opts.fastopen > 0 || trial.loadgen.opts.fastopen;
     by_rule(!asked, "no SYN carried data or asked for a cookie of fast open")
 }

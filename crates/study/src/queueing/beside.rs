@@ -27,8 +27,9 @@ use crate::results::{Topology, Trial};
 /// Fewer valid trials say too little of their own scatter.
 pub const LEAST_TRIALS: usize = 6;
 
-/// A count of fewer than so many is not taken for normal (the rule of thumb of Cochran 1954).
-const FEWEST_LOSSES: f64 = 5.0;
+/// A count of fewer than so many is not taken for normal: five that are independent (the rule of thumb of Cochran 1954), times 4,
+/// because losses come in clumps and have four times a binomial's variance or more.
+const FEWEST_LOSSES: f64 = 20.0;
 
 /// All intervals of a run together cover what they should with this chance.
 const CONFIDENCE: f64 = 0.95;

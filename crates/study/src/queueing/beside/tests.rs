@@ -155,8 +155,8 @@ fn losses_too_rare_to_be_normal_reject_nothing() {
 #[test]
 fn many_losses_where_theory_knows_of_none_are_judged() {
     assert_eq!(rare([300, 310, 290, 305, 295, 300]).cells[0].agrees(), Some(false));
-    assert_eq!(rare([5, 9, 5, 12, 7, 6]).cells[0].agrees(), Some(false));
-    assert_eq!(rare([300, 310, 4, 305, 295, 300]).cells[0].agrees(), None, "one trial has fewer than five");
+    assert_eq!(rare([20, 36, 20, 48, 28, 24]).cells[0].agrees(), Some(false));
+    assert_eq!(rare([300, 310, 19, 305, 295, 300]).cells[0].agrees(), None, "one trial has fewer than twenty");
 }
 
 #[test]
