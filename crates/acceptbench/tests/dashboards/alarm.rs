@@ -74,8 +74,9 @@ pub(crate) fn play(required: bool) {
 
     let short = server("127.0.0.1:9701", SHORT, &["--backlog", "4", "--accept-delay", "20ms"]);
     let bursts = loadgen(BURSTS, "127.0.0.1:9701", &["--arrivals", "burst:100/250ms", "--deadline", "300ms"]);
-    // Refused at once, but so many in a row that the last ones are late.
-    let late = loadgen(LATE, "127.0.0.1:9", &["--arrivals", "burst:6000/1s", "--workers", "1"]);
+    // Refused at once, but so many in a row that the last ones are late; with this deadline by more than it allows itself.
+    let arguments = ["--arrivals", "burst:6000/1s", "--workers", "1", "--deadline", "300ms"];
+    let late = loadgen(LATE, "127.0.0.1:9", &arguments);
     fires(&prometheus, "AcceptbenchAcceptQueueFilling", "server", SHORT);
     fires(&prometheus, "AcceptbenchOverflowing", "server", SHORT);
     fires(&prometheus, "AcceptbenchOverflowingSlowly", "watch", WATCH);
