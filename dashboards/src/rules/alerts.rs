@@ -6,12 +6,11 @@
 
 use super::{Alert, Severity, everywhere, recorded};
 use crate::query::metric::{loadgen, runner, standard};
-use crate::query::{sel, up};
+use crate::query::{listening_programs, sel, up};
 
 /// What the server and `watch` are asked for: gone within the last hour, and no trial of a run.
 fn target_down() -> String {
-    let was = sel(&standard::BUILD_INFO, r#"role=~"server|watch""#);
-    let run = sel(&runner::INFO, "");
+    let (was, run) = (listening_programs(), sel(&runner::INFO, ""));
     format!(
         "{} == 0 and on (job, instance) last_over_time({was}[1h]) unless on (instance) last_over_time({run}[1h])",
         up()

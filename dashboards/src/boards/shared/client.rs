@@ -4,20 +4,11 @@ use super::NONE_WANTED;
 use crate::model::{Panel, Unit};
 use crate::netstat;
 use crate::query::metric::loadgen;
-use crate::query::{Role, buckets, quantile, rate, sel, sum_rate};
-
-/// Verdicts of attempts that reached what they asked for.
-pub(in crate::boards) const GOOD: &str = r#"verdict=~"served|connected""#;
-
-/// Verdicts of attempts that did not.
-pub(in crate::boards) const BAD: &str = r#"verdict!~"served|connected""#;
-
-/// Verdicts of attempts that the generator itself could not make.
-pub(in crate::boards) const OWN: &str = r#"verdict=~"shed|no_ports|no_fds|self_connect""#;
+use crate::query::{Role, buckets, quantile, rate, sel, sum_rate, verdict};
 
 /// Attempts that got what they asked for, of those that ended.
 pub(in crate::boards) fn served() -> Panel {
-    let served = format!("sum({}) / (sum({}) > 0)", rate(&loadgen::VERDICTS, GOOD), rate(&loadgen::VERDICTS, ""));
+    let served = format!("sum({}) / (sum({}) > 0)", rate(&loadgen::VERDICTS, verdict::GOOD), rate(&loadgen::VERDICTS, ""));
     Panel::stat(
         "Attempts served",
         Unit::Ratio,
@@ -41,7 +32,7 @@ pub(in crate::boards) fn connect_errors() -> Panel {
          they ended, which tells whether backlog, somaxconn, deadline or the target is at fault. Bad: \
          anything above 0.",
     )
-    .target(sum_rate("", &loadgen::VERDICTS, BAD), "connect errors")
+    .target(sum_rate("", &loadgen::VERDICTS, verdict::BAD), "connect errors")
     .thresholds(&NONE_WANTED)
     .no_value("no load generator")
     .leads_to("load-generator", "Load generator: plan, lag, latency, room")
@@ -73,7 +64,7 @@ pub(in crate::boards) fn not_made() -> Panel {
          themselves: the client's limits, not the server's. Knobs: ip_local_port_range, \
          max-in-flight, nofile, rate. Bad: anything above 0.",
     )
-    .target(sum_rate("", &loadgen::VERDICTS, OWN), "shed, no ports, no fds, self-connect")
+    .target(sum_rate("", &loadgen::VERDICTS, verdict::OWN), "shed, no ports, no fds, self-connect")
     .thresholds(&NONE_WANTED)
     .no_value("no load generator")
     .leads_to("load-generator", "Load generator: plan, lag, latency, room")
@@ -105,7 +96,7 @@ pub(in crate::boards) fn errors_by_verdict() -> Panel {
          or a queue too long for the deadline. reset: tcp_abort_on_overflow, or a listener closed \
          with connections queued. refused: nobody listens. Bad: any line above 0.",
     )
-    .target(sum_rate("verdict", &loadgen::VERDICTS, BAD), "{{verdict}}")
+    .target(sum_rate("verdict", &loadgen::VERDICTS, verdict::BAD), "{{verdict}}")
     .leads_to("load-generator", "Load generator: plan, lag, latency, room")
 }
 
