@@ -20,10 +20,8 @@ mod ask;
 mod backfilled;
 #[path = "dashboards/binds.rs"]
 mod binds;
-#[allow(dead_code, reason = "shared with the test of the report's page, which uses all of it")]
 #[path = "report_page/browser.rs"]
 mod browser;
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
 #[path = "prometheus/children.rs"]
 mod children;
 #[path = "dashboards/look.rs"]

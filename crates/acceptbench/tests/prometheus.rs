@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use api::{Prometheus, at, now};
-use children::{ACCEPTBENCH, Running, free_address};
+use api::{Prometheus, at, free_address, now};
+use children::{ACCEPTBENCH, Running};
 
 /// Attempts per second of the constant load.
 const RATE: u64 = 500;
@@ -53,7 +53,7 @@ fn prometheus_and_both_programs_agree_on_what_was_served() {
         config = config.replace(shipped, here);
     }
     let mut service = Running::start(ACCEPTBENCH, ["server", "--listen", "127.0.0.1:0", "--admin", &service_admin]);
-    let target = service.word_after("listening on ");
+    let target = service.find("listening on ").expect("where it listens");
     let service_admin = service.admin();
     let prometheus = Prometheus::start(directory.path(), &config);
     // It looks for its targets every 5 s, so the load begins when it is seen to miss the load generator.
