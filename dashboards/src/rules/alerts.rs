@@ -55,7 +55,9 @@ fn urgent() -> Vec<Alert> {
             lasting: "30s",
             summary: "{{ $labels.job }} {{ $labels.instance }} cannot be scraped.",
             description: "It was an acceptbench server or watch within the last hour. It ended, or listens elsewhere \
-                          (--admin), or does not answer in time. A load generator or a run that is over is not meant.",
+                          (--admin), or does not answer in time. A load generator or a run that is over is not meant. \
+                          A target that DNS or Kubernetes discovery forgot is not seen: compare \
+                          count(up{job=\"server\"}).",
             board: "overview",
         },
         Alert {
