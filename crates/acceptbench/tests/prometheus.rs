@@ -23,6 +23,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use dashboards::rules::recorded;
 use serde_json::Value;
 
 use api::{Prometheus, at, free_address, now};
@@ -33,6 +34,10 @@ const RATE: u64 = 500;
 
 /// The configuration people are given.
 const CONFIG: &str = include_str!("../../../deploy/prometheus/host.yml");
+
+/// The directory it is in, and where its rules are from there.
+const CONFIG_HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus");
+const RULES: &str = "../../dashboards/prometheus/";
 
 const SERVED: &str = r#"acceptbench_loadgen_verdicts_total{job="loadgen",verdict="served"}"#;
 const ACCEPTED: &str = r#"acceptbench_server_accepts_total{job="server",acceptor="0"}"#;
@@ -45,11 +50,15 @@ fn prometheus_and_both_programs_agree_on_what_was_served() {
     let seconds = load_seconds();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let [service_admin, load_admin, nobody] = [(); 3].map(|()| free_address().to_string());
+    let rules = format!("{CONFIG_HOME}/{RULES}");
     let mut config = CONFIG.to_owned();
-    for (shipped, here) in
-        [("127.0.0.1:9710", &service_admin), ("127.0.0.1:9711", &load_admin), ("127.0.0.1:9712", &nobody)]
-    {
-        assert!(config.contains(shipped), "host.yml scrapes {shipped} no more");
+    for (shipped, here) in [
+        ("127.0.0.1:9710", &service_admin),
+        ("127.0.0.1:9711", &load_admin),
+        ("127.0.0.1:9712", &nobody),
+        (RULES, &rules),
+    ] {
+        assert!(config.contains(shipped), "host.yml says {shipped} no more");
         config = config.replace(shipped, here);
     }
     let mut service = Running::start(ACCEPTBENCH, ["server", "--listen", "127.0.0.1:0", "--admin", &service_admin]);
@@ -92,6 +101,8 @@ fn prometheus_and_both_programs_agree_on_what_was_served() {
     prometheus.wait_for(&format!("timestamp({ACCEPTED}) > {ended}"));
     let accepted = prometheus.value(ACCEPTED).expect("accepts");
     close("accepts after the load and served as printed", accepted, served as f64, 0.0);
+    // The rules that the configuration names are there, and record.
+    prometheus.wait_for(&format!("max({}{{job=\"server\"}})", recorded::FILL));
 
     // Two targets are never scraped at the same instant: what one says is compared with the other's line between its
     // two samples around it. A page is made some milliseconds after its sample's time.
