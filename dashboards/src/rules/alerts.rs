@@ -41,7 +41,7 @@ pub fn all() -> Vec<Alert> {
     let mut all = urgent();
     all.extend(watchful());
     for alert in &mut all {
-        alert.expr = everywhere(&alert.expr, "1m");
+        alert.expr = everywhere(&alert.expr);
     }
     all
 }

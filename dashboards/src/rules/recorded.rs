@@ -7,7 +7,7 @@
 use super::{Recorded, everywhere};
 use crate::netstat;
 use crate::query::metric::{listeners, loadgen};
-use crate::query::{listening_programs, overflow_fraction, quantile, rate, sel, sum_rate, verdict};
+use crate::query::{WINDOW, listening_programs, overflow_fraction, quantile, rate, sel, sum_rate, verdict};
 
 /// The deepest each accept queue was, over its capacity.
 pub const FILL: &str = "listener:acceptbench_accept_queue_fill:max1m";
@@ -48,14 +48,14 @@ fn unserved_fraction() -> String {
 
 /// Every recorded series.
 pub fn all() -> Vec<Recorded> {
-    let record =
-        |name: &str, expr: &str, window: &str| Recorded { name: name.to_owned(), expr: everywhere(expr, window) };
+    let record = |name: &str, expr: &str| Recorded { name: name.to_owned(), expr: everywhere(expr) };
+    let over = |window: &str, name: &str, expr: &str| record(name, &expr.replace(WINDOW, window));
     let fill = format!("max_over_time({}[1m])", sel(&listeners::MAX_FILL, ""));
-    let mut all = vec![record(FILL, &fill, "1m")];
-    all.extend(WINDOWS.map(|window| record(&overflows(window), &listening(&overflow_fraction()), window)));
-    all.push(record(SYN_DROPS, &listening(&rate(netstat!(request_queue_full_drops), "")), "1m"));
-    all.push(record(COOKIES, &listening(&rate(netstat!(syncookies_sent), "")), "1m"));
-    all.push(record(UNSERVED, &unserved_fraction(), "1m"));
-    all.push(record(LAG, &quantile(0.99, "job, instance", &loadgen::SCHEDULE_LAG), "1m"));
+    let mut all = vec![record(FILL, &fill)];
+    all.extend(WINDOWS.map(|window| over(window, &overflows(window), &listening(&overflow_fraction()))));
+    all.push(over("1m", SYN_DROPS, &listening(&rate(netstat!(request_queue_full_drops), ""))));
+    all.push(over("1m", COOKIES, &listening(&rate(netstat!(syncookies_sent), ""))));
+    all.push(over("1m", UNSERVED, &unserved_fraction()));
+    all.push(over("1m", LAG, &quantile(0.99, "job, instance", &loadgen::SCHEDULE_LAG)));
     all
 }
