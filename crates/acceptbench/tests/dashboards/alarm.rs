@@ -166,13 +166,16 @@ fn fires(prometheus: &Prometheus, alert: &str, job: &str, instance: &str) {
     let began = Instant::now();
     let of = format!("alertname=\"{alert}\",alertstate=\"firing\",job=\"{job}\",instance=\"{instance}\"");
     prometheus.wait_for(&format!("count(ALERTS{{{of}}}) > 0"), 1);
-    for said in prometheus.alerts().expect("alerts") {
+    let mut all = prometheus.alerts().expect("alerts");
+    all.retain(|said| {
         let labels = &said["labels"];
-        if labels["alertname"] == alert && labels["instance"] == instance && labels["job"] == job {
-            let summary = said["annotations"]["summary"].as_str().unwrap_or_default();
-            println!("{alert} after {:.1} s: {summary}", began.elapsed().as_secs_f64());
-            assert!(summary.contains(instance), "{said}");
-        }
+        labels["alertname"] == alert && labels["instance"] == instance && labels["job"] == job
+    });
+    assert!(!all.is_empty(), "{alert} of {job} {instance} is not among the alerts");
+    for said in all {
+        let summary = said["annotations"]["summary"].as_str().unwrap_or_default();
+        println!("{alert} after {:.1} s: {summary}", began.elapsed().as_secs_f64());
+        assert!(summary.contains(instance), "{said}");
     }
 }
 
