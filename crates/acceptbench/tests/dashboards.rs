@@ -35,7 +35,9 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kernel::link::Links;
 use kernel::namespace::{Privilege, privilege};
+use kernel::sysctl;
 
 use children::Running;
 
@@ -44,6 +46,9 @@ const INSIDE: &str = "DASHBOARDS_SCENE";
 
 /// The value of [`INSIDE`] under `ACCEPTBENCH_REQUIRE_NETNS=1`.
 const REQUIRED: &str = "required";
+
+/// The kernel parameter that scenes change.
+const SOMAXCONN: &str = "net.core.somaxconn";
 
 /// For a whole scene.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -68,9 +73,10 @@ fn runs_that_nobody_scraped_compare_on_the_board_experiment() {
 /// Scenes load this machine, so one is played at a time.
 static STAGE: Mutex<()> = Mutex::new(());
 
-/// Starts this program again in a namespace, where `test` plays its scene.
+/// Starts this program again in a namespace, where `test` plays its scene on a loopback that is up.
 fn in_a_namespace(test: &str, play: fn(bool)) {
     if let Some(how) = std::env::var_os(INSIDE) {
+        Links::open().expect("links").set_up("lo").expect("loopback");
         play(how == REQUIRED);
         return;
     }
@@ -95,6 +101,18 @@ fn in_a_namespace(test: &str, play: fn(bool)) {
     let (status, printed) = Running::start("unshare", unshare).finish(LIMIT);
     println!("{}", printed.join("\n"));
     assert!(status.success(), "inside the namespace: {status}");
+}
+
+/// Inside the namespace: sets its somaxconn. `false`, and said, when the kernel hides that there; not where it is
+/// `required`.
+fn set_somaxconn(value: &str, required: bool) -> bool {
+    if !sysctl::exists(SOMAXCONN) {
+        assert!(!required, "{SOMAXCONN} is hidden in this namespace");
+        println!("skipped: this kernel hides {SOMAXCONN} in namespaces of ordinary users; run it as root");
+        return false;
+    }
+    sysctl::write(SOMAXCONN, value).expect("somaxconn of this namespace");
+    true
 }
 
 /// Says so when a program cannot do what is needed.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use dashboards::client::Range;
 use dashboards::queries::{self, Place};
-use kernel::link::Links;
 
 use crate::ask::{Prometheus, now};
 use crate::children::{ACCEPTBENCH, Running};
@@ -51,7 +50,6 @@ const PANELS: [&str; 10] = [
 
 /// Plays it.
 pub(crate) fn play(_required: bool) {
-    Links::open().expect("links").set_up("lo").expect("loopback");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = directory.path();
     let from = now();
@@ -60,7 +58,7 @@ pub(crate) fn play(_required: bool) {
         runs.insert(run_and_put(at));
     }
     assert_eq!(runs.len(), 2, "{runs:?}");
-    let prometheus = Prometheus::start(at, "127.0.0.1:9090".parse().expect("an address"), &[]);
+    let prometheus = Prometheus::start(at, &[]);
     let range = Range { from, to: now() + 1.0 };
     prometheus.wait_for("count(count by (run) (last_over_time(acceptbench_experiment_info[5m]))) == 2", 1);
 
