@@ -3,8 +3,8 @@
 //! another takes the rules, first while all is well.
 //!
 //! Everything runs in a private network namespace: this program starts itself again in one (unshare(1)), so that
-//! somaxconn can be changed there and no port of the host is taken. Needs prometheus (Debian package `prometheus`) and,
-//! for an ordinary user, user namespaces; without them the test says so and passes, unless
+//! somaxconn can be changed there and no port of the host is taken. Needs prometheus and promtool (Debian package
+//! `prometheus`) and, for an ordinary user, user namespaces; without them the test says so and passes, unless
 //! `ACCEPTBENCH_REQUIRE_PROMETHEUS=1` or `ACCEPTBENCH_REQUIRE_NETNS=1`.
 //!
 //! ```sh
@@ -28,6 +28,8 @@ mod children;
 mod look;
 #[path = "dashboards/provoked.rs"]
 mod provoked;
+#[path = "prometheus/put.rs"]
+mod put;
 #[path = "dashboards/scene.rs"]
 mod scene;
 
@@ -67,6 +69,9 @@ fn every_alert_fires_when_its_failure_is_there_and_none_when_all_is_well() {
 
 #[test]
 fn runs_that_nobody_scraped_compare_on_the_board_experiment() {
+    if missing_tool("promtool") {
+        return;
+    }
     in_a_namespace("runs_that_nobody_scraped_compare_on_the_board_experiment", backfilled::play);
 }
 
@@ -81,7 +86,7 @@ fn in_a_namespace(test: &str, play: fn(bool)) {
         return;
     }
     let _stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
-    if missing("prometheus", &["--version"], "ACCEPTBENCH_REQUIRE_PROMETHEUS", "the Debian package prometheus") {
+    if missing_tool("prometheus") {
         return;
     }
     let mut unshare = vec!["--net"];
@@ -113,6 +118,11 @@ fn set_somaxconn(value: &str, required: bool) -> bool {
     }
     sysctl::write(SOMAXCONN, value).expect("somaxconn of this namespace");
     true
+}
+
+/// Says so when there is no such program of Prometheus.
+fn missing_tool(program: &str) -> bool {
+    missing(program, &["--version"], "ACCEPTBENCH_REQUIRE_PROMETHEUS", "the Debian package prometheus")
 }
 
 /// Says so when a program cannot do what is needed.

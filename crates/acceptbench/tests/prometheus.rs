@@ -16,6 +16,8 @@ mod backfill;
 mod children;
 #[path = "prometheus/page.rs"]
 mod page;
+#[path = "prometheus/put.rs"]
+mod put;
 #[path = "prometheus/run_pages.rs"]
 mod run_pages;
 
@@ -157,9 +159,6 @@ fn load_seconds() -> u64 {
     assert!((6..=600).contains(&seconds), "ACCEPTBENCH_PROMETHEUS_SECONDS is between 6 and 600");
     seconds
 }
-
-/// Exit code of a run for which the machine lacks something.
-const REQUIREMENT: i32 = 69;
 
 /// May what is named here not be missing?
 fn is_required(what: &str) -> bool {

@@ -14,6 +14,7 @@ use kernel::sysctl;
 use crate::ask::{Prometheus, now};
 use crate::binds;
 use crate::children::{ACCEPTBENCH, Running};
+use crate::put::utf8;
 use crate::{SOMAXCONN, look, provoked, set_somaxconn};
 
 /// Where each program shows its metrics. The namespace is ours, so every port is free.
@@ -140,10 +141,6 @@ pub(crate) fn experiment(directory: &Path, text: &str) -> Running {
     fs::write(&file, text).expect("write an experiment");
     let results = directory.join("results");
     shown(ACCEPTBENCH, &["run", utf8(&file), "--results", utf8(&results), "--admin", RUNNER])
-}
-
-pub(crate) fn utf8(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }
 
 /// Starts one that scrapes these, the run and the watch.
