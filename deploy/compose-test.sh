@@ -147,6 +147,7 @@ defaults() {
     [[ $prometheus == 127.0.0.1:* ]] || fail "Prometheus is published on $prometheus, not on 127.0.0.1 only"
     expect "server is scraped" 'sum(up{job="server"}) == 1'
     expect "loadgen is scraped" 'sum(up{job="loadgen"}) == 1'
+    expect "the rules are loaded" 'max(listener:acceptbench_accept_queue_fill:max1m{job="server"})'
     expect "queue limit" "$limit == 128"
     expect "somaxconn" "$somaxconn == 128"
     expect "backlog" "$backlog == 4096"

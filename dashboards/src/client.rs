@@ -1,13 +1,13 @@
 //! Asks a Prometheus what Grafana would ask: for the live test of the queries and for the preview.
 //!
-//! One request per connection, HTTP/1.0: Prometheus then answers in one piece and closes. It refuses https and anything
-//! but GET. API: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
+//! One request per connection, by the GET of the admin ports ([`get_local`]); https is refused.
+//! API: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
+use telemetry::admin::{FetchError, get_local};
 
 use crate::queries::{Place, Query, label_values};
 
@@ -63,19 +63,13 @@ impl Client {
     /// # Errors
     /// It is not reached, or refuses the question; with its reason.
     pub fn get(&self, path: &str) -> Result<Value, String> {
-        let body = self.fetch(path).map_err(|error| format!("ask Prometheus at {}: {error}", self.addr))?;
+        // The path, a query, is long, and of no help.
+        let (_, body) = get_local(self.addr, path, TIMEOUT).map_err(|error| match error {
+            FetchError::Io { addr, source, .. } => format!("ask Prometheus at {addr}: {source}"),
+            FetchError::NotHttp { addr, .. } => format!("ask Prometheus at {addr}: the answer is not HTTP"),
+        })?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error} in {body}"))?;
         if answer["status"] == "success" { Ok(answer["data"].clone()) } else { Err(answer["error"].to_string()) }
-    }
-
-    fn fetch(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.addr, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.addr).as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
-        Ok(body.to_owned())
     }
 
     fn series(&self, path: &str) -> Result<Vec<Series>, String> {

@@ -86,6 +86,35 @@ macro_rules! netstat {
     }};
 }
 
+/// Matchers of the label `verdict`: each says the kind of an attempt's end by a pattern that is written once.
+pub mod verdict {
+    macro_rules! good {
+        () => {
+            "served|connected"
+        };
+    }
+    macro_rules! own {
+        () => {
+            "shed|no_ports|no_fds|self_connect"
+        };
+    }
+
+    /// Attempts that reached what they asked for.
+    pub const GOOD: &str = concat!("verdict=~\"", good!(), "\"");
+
+    /// Attempts that did not.
+    pub const BAD: &str = concat!("verdict!~\"", good!(), "\"");
+
+    /// Attempts that the generator itself could not make.
+    pub const OWN: &str = concat!("verdict=~\"", own!(), "\"");
+
+    /// Attempts that were made, and not half open on purpose: all that say something about the server.
+    pub const MADE: &str = concat!("verdict!~\"", own!(), "|half_open\"");
+
+    /// Those of [`MADE`] that did not reach what they asked for.
+    pub const UNSERVED: &str = concat!("verdict!~\"", good!(), "|", own!(), "|half_open\"");
+}
+
 /// Which program's view of the kernel is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -122,6 +151,11 @@ impl Role {
     pub fn gauge(self, gauge: &Metric) -> String {
         self.only(&sel(gauge, ""))
     }
+}
+
+/// The programs that listen, or watch who does.
+pub fn listening_programs() -> String {
+    sel(&standard::BUILD_INFO, r#"role=~"server|watch""#)
 }
 
 /// net.core.somaxconn of each program's network namespace.
@@ -197,11 +231,15 @@ impl Binds {
 }
 
 /// Packets dropped because an accept queue was full, of those and the connections that entered one, by program. 0 when
-/// nothing comes and before there is a rate.
+/// nothing comes.
+pub fn overflow_fraction() -> String {
+    let (overflows, entered) = (rate(netstat!(listen_overflows), ""), rate(netstat!(passive_opens), ""));
+    format!("{overflows} / clamp_min({overflows} + {entered}, 1e-9)")
+}
+
+/// [`overflow_fraction`], and 0 before there is a rate.
 fn dropped_fraction() -> String {
-    let overflows = rate(netstat!(listen_overflows), "");
-    let entered = rate(netstat!(passive_opens), "");
-    format!("{overflows} / clamp_min({overflows} + {entered}, 1e-9) or on (job, instance) 0 * {}", somaxconn())
+    format!("{} or on (job, instance) 0 * {}", overflow_fraction(), somaxconn())
 }
 
 #[cfg(test)]

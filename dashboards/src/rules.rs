@@ -11,7 +11,7 @@ pub mod alerts;
 pub mod recorded;
 mod yaml;
 
-use crate::query::{PICKED, WINDOW};
+use crate::query::PICKED;
 
 /// How urgent an alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,9 @@ pub struct Alert {
     pub board: &'static str,
 }
 
-/// `expression` without what a board's variables pick, over `window` where it has a window.
-fn everywhere(expression: &str, window: &str) -> String {
-    expression.replace(&format!(", {PICKED}"), "").replace(&format!("{{{PICKED}}}"), "").replace(WINDOW, window)
+/// `expression` without what a board's variables pick.
+fn everywhere(expression: &str) -> String {
+    expression.replace(&format!(", {PICKED}"), "").replace(&format!("{{{PICKED}}}"), "")
 }
 
 /// The files, by their names in `prometheus/`.
@@ -77,13 +77,14 @@ pub fn files() -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
     use crate::query::metric::server;
-    use crate::query::{rate, sel};
+    use crate::query::{WINDOW, rate, sel};
 
     #[test]
     fn nothing_of_a_boards_variables_is_left() {
-        assert_eq!(everywhere(&sel(&server::OPEN_CONNECTIONS, ""), "1m"), "acceptbench_server_open_connections");
+        assert_eq!(everywhere(&sel(&server::OPEN_CONNECTIONS, "")), "acceptbench_server_open_connections");
+        let accepts = rate(&server::ACCEPTS, r#"acceptor="0""#);
         assert_eq!(
-            everywhere(&rate(&server::ACCEPTS, r#"acceptor="0""#), "5m"),
+            everywhere(&accepts.replace(WINDOW, "5m")),
             r#"rate(acceptbench_server_accepts_total{acceptor="0"}[5m])"#
         );
         for (name, text) in files() {

@@ -1,4 +1,5 @@
-//! The rules are what Prometheus takes, every alert is tested by hand in both directions, and names its knob.
+//! The rules are what Prometheus takes, every alert has series under which it fires and some that are well, and names its
+//! knob.
 
 use std::path::Path;
 use std::process::Command;
@@ -32,7 +33,7 @@ fn promtool_finds_nothing_wrong_and_every_alert_fires_and_does_not() {
 }
 
 #[test]
-fn every_alert_is_tested_in_both_directions() {
+fn every_alert_fires_in_a_test_and_the_first_test_has_what_each_judges() {
     let tests = std::fs::read_to_string(Path::new(HOME).join("alerts.test.yml")).expect("the tests of the rules");
     for alert in alerts::all() {
         let name = alert.name;

@@ -3,8 +3,8 @@
 //! another takes the rules, first while all is well.
 //!
 //! Everything runs in a private network namespace: this program starts itself again in one (unshare(1)), so that
-//! somaxconn can be changed there and no port of the host is taken. Needs prometheus (Debian package `prometheus`) and,
-//! for an ordinary user, user namespaces; without them the test says so and passes, unless
+//! somaxconn can be changed there and no port of the host is taken. Needs prometheus and promtool (Debian package
+//! `prometheus`) and, for an ordinary user, user namespaces; without them the test says so and passes, unless
 //! `ACCEPTBENCH_REQUIRE_PROMETHEUS=1` or `ACCEPTBENCH_REQUIRE_NETNS=1`.
 //!
 //! ```sh
@@ -20,16 +20,16 @@ mod ask;
 mod backfilled;
 #[path = "dashboards/binds.rs"]
 mod binds;
-#[allow(dead_code, reason = "shared with the test of the report's page, which uses all of it")]
 #[path = "report_page/browser.rs"]
 mod browser;
-#[allow(dead_code, reason = "shared with the test of Prometheus, which uses all of it")]
 #[path = "prometheus/children.rs"]
 mod children;
 #[path = "dashboards/look.rs"]
 mod look;
 #[path = "dashboards/provoked.rs"]
 mod provoked;
+#[path = "prometheus/put.rs"]
+mod put;
 #[path = "dashboards/scene.rs"]
 mod scene;
 
@@ -37,7 +37,9 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kernel::link::Links;
 use kernel::namespace::{Privilege, privilege};
+use kernel::sysctl;
 
 use children::Running;
 
@@ -46,6 +48,9 @@ const INSIDE: &str = "DASHBOARDS_SCENE";
 
 /// The value of [`INSIDE`] under `ACCEPTBENCH_REQUIRE_NETNS=1`.
 const REQUIRED: &str = "required";
+
+/// The kernel parameter that scenes change.
+const SOMAXCONN: &str = "net.core.somaxconn";
 
 /// For a whole scene.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -64,20 +69,24 @@ fn every_alert_fires_when_its_failure_is_there_and_none_when_all_is_well() {
 
 #[test]
 fn runs_that_nobody_scraped_compare_on_the_board_experiment() {
+    if missing_tool("promtool") {
+        return;
+    }
     in_a_namespace("runs_that_nobody_scraped_compare_on_the_board_experiment", backfilled::play);
 }
 
 /// Scenes load this machine, so one is played at a time.
 static STAGE: Mutex<()> = Mutex::new(());
 
-/// Starts this program again in a namespace, where `test` plays its scene.
+/// Starts this program again in a namespace, where `test` plays its scene on a loopback that is up.
 fn in_a_namespace(test: &str, play: fn(bool)) {
     if let Some(how) = std::env::var_os(INSIDE) {
+        Links::open().expect("links").set_up("lo").expect("loopback");
         play(how == REQUIRED);
         return;
     }
     let _stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
-    if missing("prometheus", &["--version"], "ACCEPTBENCH_REQUIRE_PROMETHEUS", "the Debian package prometheus") {
+    if missing_tool("prometheus") {
         return;
     }
     let mut unshare = vec!["--net"];
@@ -97,6 +106,23 @@ fn in_a_namespace(test: &str, play: fn(bool)) {
     let (status, printed) = Running::start("unshare", unshare).finish(LIMIT);
     println!("{}", printed.join("\n"));
     assert!(status.success(), "inside the namespace: {status}");
+}
+
+/// Inside the namespace: sets its somaxconn. `false`, and said, when the kernel hides that there; not where it is
+/// `required`.
+fn set_somaxconn(value: &str, required: bool) -> bool {
+    if !sysctl::exists(SOMAXCONN) {
+        assert!(!required, "{SOMAXCONN} is hidden in this namespace");
+        println!("skipped: this kernel hides {SOMAXCONN} in namespaces of ordinary users; run it as root");
+        return false;
+    }
+    sysctl::write(SOMAXCONN, value).expect("somaxconn of this namespace");
+    true
+}
+
+/// Says so when there is no such program of Prometheus.
+fn missing_tool(program: &str) -> bool {
+    missing(program, &["--version"], "ACCEPTBENCH_REQUIRE_PROMETHEUS", "the Debian package prometheus")
 }
 
 /// Says so when a program cannot do what is needed.

@@ -16,6 +16,8 @@ mod backfill;
 mod children;
 #[path = "prometheus/page.rs"]
 mod page;
+#[path = "prometheus/put.rs"]
+mod put;
 #[path = "prometheus/run_pages.rs"]
 mod run_pages;
 
@@ -23,16 +25,21 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use dashboards::rules::recorded;
 use serde_json::Value;
 
-use api::{Prometheus, at, now};
-use children::{ACCEPTBENCH, Running, free_address};
+use api::{Prometheus, at, free_address, now};
+use children::{ACCEPTBENCH, Running};
 
 /// Attempts per second of the constant load.
 const RATE: u64 = 500;
 
 /// The configuration people are given.
 const CONFIG: &str = include_str!("../../../deploy/prometheus/host.yml");
+
+/// The directory it is in, and where its rules are from there.
+const CONFIG_HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus");
+const RULES: &str = "../../dashboards/prometheus/";
 
 const SERVED: &str = r#"acceptbench_loadgen_verdicts_total{job="loadgen",verdict="served"}"#;
 const ACCEPTED: &str = r#"acceptbench_server_accepts_total{job="server",acceptor="0"}"#;
@@ -45,15 +52,19 @@ fn prometheus_and_both_programs_agree_on_what_was_served() {
     let seconds = load_seconds();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let [service_admin, load_admin, nobody] = [(); 3].map(|()| free_address().to_string());
+    let rules = format!("{CONFIG_HOME}/{RULES}");
     let mut config = CONFIG.to_owned();
-    for (shipped, here) in
-        [("127.0.0.1:9710", &service_admin), ("127.0.0.1:9711", &load_admin), ("127.0.0.1:9712", &nobody)]
-    {
-        assert!(config.contains(shipped), "host.yml scrapes {shipped} no more");
+    for (shipped, here) in [
+        ("127.0.0.1:9710", &service_admin),
+        ("127.0.0.1:9711", &load_admin),
+        ("127.0.0.1:9712", &nobody),
+        (RULES, &rules),
+    ] {
+        assert!(config.contains(shipped), "host.yml says {shipped} no more");
         config = config.replace(shipped, here);
     }
     let mut service = Running::start(ACCEPTBENCH, ["server", "--listen", "127.0.0.1:0", "--admin", &service_admin]);
-    let target = service.word_after("listening on ");
+    let target = service.find("listening on ").expect("where it listens");
     let service_admin = service.admin();
     let prometheus = Prometheus::start(directory.path(), &config);
     // It looks for its targets every 5 s, so the load begins when it is seen to miss the load generator.
@@ -92,6 +103,8 @@ fn prometheus_and_both_programs_agree_on_what_was_served() {
     prometheus.wait_for(&format!("timestamp({ACCEPTED}) > {ended}"));
     let accepted = prometheus.value(ACCEPTED).expect("accepts");
     close("accepts after the load and served as printed", accepted, served as f64, 0.0);
+    // The rules that the configuration names are there, and record.
+    prometheus.wait_for(&format!("max({}{{job=\"server\"}})", recorded::FILL));
 
     // Two targets are never scraped at the same instant: what one says is compared with the other's line between its
     // two samples around it. A page is made some milliseconds after its sample's time.
@@ -146,9 +159,6 @@ fn load_seconds() -> u64 {
     assert!((6..=600).contains(&seconds), "ACCEPTBENCH_PROMETHEUS_SECONDS is between 6 and 600");
     seconds
 }
-
-/// Exit code of a run for which the machine lacks something.
-const REQUIREMENT: i32 = 69;
 
 /// May what is named here not be missing?
 fn is_required(what: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::shared::{books, client, kernel, queue};
 use crate::model::{Dashboard, Panel, Row, Unit};
 use crate::query::metric::{loadgen, server, standard};
-use crate::query::{Role, sel, sum_rate, up};
+use crate::query::{Role, sel, sum_rate, up, verdict};
 
 /// The board.
 pub(super) fn board() -> Dashboard {
@@ -66,7 +66,7 @@ fn throughput() -> Row {
             )
             .target(sum_rate("", &loadgen::PLANNED, ""), "planned")
             .target(sum_rate("", &loadgen::ATTEMPTS, ""), "attempted")
-            .target(sum_rate("", &loadgen::VERDICTS, client::GOOD), "served or connected")
+            .target(sum_rate("", &loadgen::VERDICTS, verdict::GOOD), "served or connected")
             .target(sum_rate("", &server::ACCEPTS, ""), "accepted"),
         )
         .panel(12, client::errors_by_verdict())

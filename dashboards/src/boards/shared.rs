@@ -5,6 +5,12 @@ pub(super) mod client;
 pub(super) mod kernel;
 pub(super) mod queue;
 
+/// Where panels lead to: a board, and what it shows more of.
+const ACCEPT_QUEUE: (&str, &str) = ("accept-queue", "Accept queue: each listener");
+const EXPERIMENT: (&str, &str) = ("experiment", "Experiment: cells, trials, books");
+const KERNEL_PARAMETERS: (&str, &str) = ("kernel-parameters", "Kernel parameters: what each one costs");
+const LOAD_GENERATOR: (&str, &str) = ("load-generator", "Load generator: plan, lag, latency, room");
+
 /// Dropped packets as a fraction: any is worth a look, a twentieth is trouble.
 pub(in crate::boards) const DROPPED: [(f64, &str); 2] = [(1e-9, "orange"), (0.05, "red")];
 

@@ -143,19 +143,23 @@ pub struct Current {
     value: Value,
 }
 
-fn values_of(name: &'static str, label: &'static str, definition: String) -> Variable {
+/// The values of a label: all of them to begin with, or the `one` where several at once say nothing.
+fn values_of(name: &'static str, label: &'static str, definition: String, one: Option<&str>) -> Variable {
     let query = VariableQuery { query: definition.clone(), ref_id: "StandardVariableQuery" };
-    let current = Current { selected: true, text: json!(["All"]), value: json!(["$__all"]) };
+    let (text, value) = match one {
+        Some(value) => (json!(value), json!(value)),
+        None => (json!(["All"]), json!(["$__all"])),
+    };
     Variable::Query {
         name,
         label,
         datasource: DATASOURCE,
         definition,
         query,
-        multi: true,
-        include_all: true,
+        multi: one.is_none(),
+        include_all: one.is_none(),
         all_value: ".+",
-        current,
+        current: Current { selected: true, text, value },
         refresh: 2,
         sort: 1,
         hide: 0,
@@ -168,8 +172,8 @@ pub(super) fn variables() -> Vec<Variable> {
     let build_info = metric::standard::BUILD_INFO.full_name();
     vec![
         Variable::Datasource { name: "datasource", label: "Data source", query: "prometheus", refresh: 1, hide: 0 },
-        values_of("job", "Job", format!("label_values({build_info}, job)")),
-        values_of("instance", "Instance", format!("label_values({build_info}{{job=~\"$job\"}}, instance)")),
+        values_of("job", "Job", format!("label_values({build_info}, job)"), None),
+        values_of("instance", "Instance", format!("label_values({build_info}{{job=~\"$job\"}}, instance)"), None),
     ]
 }
 
@@ -178,13 +182,8 @@ pub(super) fn run_variables() -> [Variable; 2] {
     use metric::runner;
     let run = format!("label_values({}, run)", query::sel(&runner::INFO, ""));
     let quantity = format!("label_values({}, quantity)", query::sel(&runner::RESULT, query::RUN));
-    let mut quantity = values_of("quantity", "Quantity", quantity);
     // Quantities have units of their own: two on one axis say nothing.
-    if let Variable::Query { multi, include_all, current, .. } = &mut quantity {
-        (*multi, *include_all) = (false, false);
-        *current = Current { selected: true, text: json!("served-ratio"), value: json!("served-ratio") };
-    }
-    [values_of("run", "Run", run), quantity]
+    [values_of("run", "Run", run, None), values_of("quantity", "Quantity", quantity, Some("served-ratio"))]
 }
 
 /// Marks on the time axis.

@@ -217,10 +217,10 @@ impl Panel {
         self
     }
 
-    /// A link in the panel's corner to the board `name`, which shows more of the same. A board drops links to itself,
-    /// so that boards can share panels.
+    /// A link in the panel's corner to a board, by its name, that shows more of the same, as the title says. A board drops
+    /// links to itself, so that boards can share panels.
     #[must_use]
-    pub fn leads_to(mut self, name: &str, title: &'static str) -> Self {
+    pub fn leads_to(mut self, (name, title): (&str, &'static str)) -> Self {
         self.links.push(PanelLink::new(name, title));
         self
     }

@@ -32,8 +32,7 @@ pub(super) fn drawn(panel: &Value, client: Client, range: Range, trials: &[f64])
     }
     series.retain(|(_, one)| one.points.iter().any(|(_, value)| value.is_finite()));
     if series.is_empty() {
-        let none = panel.pointer("/fieldConfig/defaults/noValue").and_then(Value::as_str).unwrap_or("no data");
-        return Ok(format!("<div class=\"none\">{}</div>", escape(none)));
+        return Ok(nothing(panel));
     }
     let height = panel["gridPos"]["h"].as_u64().unwrap_or(8);
     let frame = Frame::new(panel["gridPos"]["w"].as_u64().unwrap_or(12), height, range, unit, trials);
@@ -43,6 +42,12 @@ pub(super) fn drawn(panel: &Value, client: Client, range: Range, trials: &[f64])
         "state-timeline" => chart::states(&frame, &series),
         _ => chart::lines(&frame, &series),
     })
+}
+
+/// What a panel says that has nothing to draw.
+fn nothing(panel: &Value) -> String {
+    let none = panel.pointer("/fieldConfig/defaults/noValue").and_then(Value::as_str).unwrap_or("no data");
+    format!("<div class=\"none\">{}</div>", escape(none))
 }
 
 fn tiles(panel: &Value, series: &[Named], unit: &str) -> String {
@@ -78,6 +83,9 @@ fn table(panel: &Value, client: Client, range: Range) -> Result<String, String> 
             let row = rows.entry(labels.to_string()).or_insert_with(|| (labels, vec![String::new(); targets.len()]));
             row.1[column] = series.points.last().map_or_else(String::new, |(_, number)| value(*number, unit));
         }
+    }
+    if rows.is_empty() {
+        return Ok(nothing(panel));
     }
     for (label, name) in names.as_object().into_iter().flatten() {
         let at = organize["indexByName"][label].as_u64().unwrap_or_default();

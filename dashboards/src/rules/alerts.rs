@@ -1,16 +1,16 @@
 //! What is alerted about, worst first.
 //!
-//! Thresholds are those of the boards where a board has one; where the program judges itself (lag), the limit at which
-//! it does.
+//! A twentieth of packets dropped is red on the boards, too. A queue is said to fill between the boards' orange (half) and
+//! red (full); what goes unserved has no threshold there. Lag must also be what the program itself calls too late: its
+//! limit goes with the deadline, which no rule knows.
 
 use super::{Alert, Severity, everywhere, recorded};
-use crate::query::metric::{runner, standard};
-use crate::query::{sel, up};
+use crate::query::metric::{loadgen, runner, standard};
+use crate::query::{listening_programs, sel, up};
 
 /// What the server and `watch` are asked for: gone within the last hour, and no trial of a run.
 fn target_down() -> String {
-    let was = sel(&standard::BUILD_INFO, r#"role=~"server|watch""#);
-    let run = sel(&runner::INFO, "");
+    let (was, run) = (listening_programs(), sel(&runner::INFO, ""));
     format!(
         "{} == 0 and on (job, instance) last_over_time({was}[1h]) unless on (instance) last_over_time({run}[1h])",
         up()
@@ -30,12 +30,18 @@ fn cookies() -> String {
     format!("{} > 0 unless on (job, instance) {always} == 2", recorded::COOKIES)
 }
 
+/// Late now, and so late in all that the generator calls itself the bottleneck (20 ms is the least of its limits).
+fn generator_limited() -> String {
+    let judged = sel(&loadgen::LIMITED, r#"limit="lag""#);
+    format!("{} > 0.02 and on (job, instance) {judged} > 0", recorded::LAG)
+}
+
 /// Every alert.
 pub fn all() -> Vec<Alert> {
     let mut all = urgent();
     all.extend(watchful());
     for alert in &mut all {
-        alert.expr = everywhere(&alert.expr, "1m");
+        alert.expr = everywhere(&alert.expr);
     }
     all
 }
@@ -49,7 +55,9 @@ fn urgent() -> Vec<Alert> {
             lasting: "30s",
             summary: "{{ $labels.job }} {{ $labels.instance }} cannot be scraped.",
             description: "It was an acceptbench server or watch within the last hour. It ended, or listens elsewhere \
-                          (--admin), or does not answer in time. A load generator or a run that is over is not meant.",
+                          (--admin), or does not answer in time. A load generator or a run that is over is not meant. \
+                          A target that DNS or Kubernetes discovery forgot is not seen: compare \
+                          count(up{job=\"server\"}).",
             board: "overview",
         },
         Alert {
@@ -133,7 +141,7 @@ fn watchful() -> Vec<Alert> {
         Alert {
             name: "AcceptbenchGeneratorLimited",
             severity: Severity::Warning,
-            expr: format!("{} > 0.02", recorded::LAG),
+            expr: generator_limited(),
             lasting: "30s",
             summary: "{{ $labels.instance }} issues one attempt in a hundred more than {{ $value | humanizeDuration }} \
                       late.",

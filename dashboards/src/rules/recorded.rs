@@ -6,8 +6,8 @@
 
 use super::{Recorded, everywhere};
 use crate::netstat;
-use crate::query::metric::{listeners, loadgen, standard};
-use crate::query::{quantile, rate, sel, sum_rate};
+use crate::query::metric::{listeners, loadgen};
+use crate::query::{WINDOW, listening_programs, overflow_fraction, quantile, rate, sel, sum_rate, verdict};
 
 /// The deepest each accept queue was, over its capacity.
 pub const FILL: &str = "listener:acceptbench_accept_queue_fill:max1m";
@@ -30,9 +30,6 @@ pub const LAG: &str = "instance:acceptbench_schedule_lag_seconds:p99_1m";
 /// The windows of [`OVERFLOWS`]: two for what is bad now, two for what leaks.
 pub const WINDOWS: [&str; 3] = ["1m", "5m", "1h"];
 
-/// Verdicts that say nothing about the server: not made, or half open on purpose.
-const NOT_THE_SERVERS: &str = "shed|no_ports|no_fds|self_connect|half_open";
-
 /// The name of [`OVERFLOWS`] over a window.
 pub fn overflows(window: &str) -> String {
     format!("{OVERFLOWS}{window}")
@@ -41,32 +38,24 @@ pub fn overflows(window: &str) -> String {
 /// `expression` of programs that listen, or watch who does. A load generator's namespace may be another one, and where
 /// it is the same the server says it.
 fn listening(expression: &str) -> String {
-    let roles = sel(&standard::BUILD_INFO, r#"role=~"server|watch""#);
-    format!("{expression} and on (job, instance) {roles}")
-}
-
-fn overflow_fraction() -> String {
-    let (overflows, entered) = (rate(netstat!(listen_overflows), ""), rate(netstat!(passive_opens), ""));
-    listening(&format!("{overflows} / clamp_min({overflows} + {entered}, 1e-9)"))
+    format!("{expression} and on (job, instance) {}", listening_programs())
 }
 
 fn unserved_fraction() -> String {
-    let by = "job, instance";
-    let failed = format!(r#"verdict!~"served|connected|{NOT_THE_SERVERS}""#);
-    let ended = format!(r#"verdict!~"{NOT_THE_SERVERS}""#);
-    format!("{} / ({} > 0)", sum_rate(by, &loadgen::VERDICTS, &failed), sum_rate(by, &loadgen::VERDICTS, &ended))
+    let of = |matcher| sum_rate("job, instance", &loadgen::VERDICTS, matcher);
+    format!("{} / ({} > 0)", of(verdict::UNSERVED), of(verdict::MADE))
 }
 
 /// Every recorded series.
 pub fn all() -> Vec<Recorded> {
-    let record =
-        |name: &str, expr: &str, window: &str| Recorded { name: name.to_owned(), expr: everywhere(expr, window) };
+    let record = |name: &str, expr: &str| Recorded { name: name.to_owned(), expr: everywhere(expr) };
+    let over = |window: &str, name: &str, expr: &str| record(name, &expr.replace(WINDOW, window));
     let fill = format!("max_over_time({}[1m])", sel(&listeners::MAX_FILL, ""));
-    let mut all = vec![record(FILL, &fill, "1m")];
-    all.extend(WINDOWS.map(|window| record(&overflows(window), &overflow_fraction(), window)));
-    all.push(record(SYN_DROPS, &listening(&rate(netstat!(request_queue_full_drops), "")), "1m"));
-    all.push(record(COOKIES, &listening(&rate(netstat!(syncookies_sent), "")), "1m"));
-    all.push(record(UNSERVED, &unserved_fraction(), "1m"));
-    all.push(record(LAG, &quantile(0.99, "job, instance", &loadgen::SCHEDULE_LAG), "1m"));
+    let mut all = vec![record(FILL, &fill)];
+    all.extend(WINDOWS.map(|window| over(window, &overflows(window), &listening(&overflow_fraction()))));
+    all.push(over("1m", SYN_DROPS, &listening(&rate(netstat!(request_queue_full_drops), ""))));
+    all.push(over("1m", COOKIES, &listening(&rate(netstat!(syncookies_sent), ""))));
+    all.push(over("1m", UNSERVED, &unserved_fraction()));
+    all.push(over("1m", LAG, &quantile(0.99, "job, instance", &loadgen::SCHEDULE_LAG)));
     all
 }

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use dashboards::client::Range;
 use dashboards::rules;
-use kernel::link::Links;
-use kernel::sysctl;
 
 use crate::ask::{Prometheus, now};
-use crate::children::{ACCEPTBENCH, Running};
-use crate::scene::{SOMAXCONN, list, loadgen, server, utf8, watch};
+use crate::scene::{RUNNER, WATCH, experiment, loadgen, prometheus, server, watch};
+use crate::set_somaxconn;
 
 /// Where each program shows its metrics.
 const WELL: &str = "127.0.0.1:9710";
@@ -21,9 +19,6 @@ const SHORT: &str = "127.0.0.1:9720";
 const CALM: &str = "127.0.0.1:9711";
 const BURSTS: &str = "127.0.0.1:9721";
 const LATE: &str = "127.0.0.1:9731";
-const RUNNER: &str = "127.0.0.1:9712";
-const WATCH: &str = "127.0.0.1:9713";
-const PROMETHEUS: &str = "127.0.0.1:9090";
 
 /// How long all is well.
 const CALM_FOR: Duration = Duration::from_secs(15);
@@ -53,19 +48,15 @@ to = [0, 1]
 /// Plays it. `required`: a kernel that hides somaxconn is a failure, not a reason to skip.
 pub(crate) fn play(required: bool) {
     let began = Instant::now();
-    Links::open().expect("links").set_up("lo").expect("loopback");
-    if !sysctl::exists(SOMAXCONN) {
-        assert!(!required, "{SOMAXCONN} is hidden in this namespace");
-        println!("skipped: this kernel hides {SOMAXCONN} in namespaces of ordinary users; run it as root");
+    if !set_somaxconn("1024", required) {
         return;
     }
-    sysctl::write(SOMAXCONN, "1024").expect("somaxconn of this namespace");
     let directory = tempfile::tempdir().expect("a temporary directory");
     write_rules(directory.path());
     let well = server("127.0.0.1:9700", WELL, &["--backlog", "1024", "--accept-delay", "0"]);
     let calm = loadgen(CALM, "127.0.0.1:9700", &["--rate", "200"]);
-    let watch = watch(WATCH);
-    let prometheus = prometheus(directory.path());
+    let watch = watch();
+    let prometheus = prometheus(directory.path(), &[WELL, SHORT], &[CALM, BURSTS, LATE]);
     // Of the others there is nothing yet, and what never was is not missed.
     prometheus.wait_for("up == 1", 3);
     let from = now();
@@ -74,8 +65,9 @@ pub(crate) fn play(required: bool) {
 
     let short = server("127.0.0.1:9701", SHORT, &["--backlog", "4", "--accept-delay", "20ms"]);
     let bursts = loadgen(BURSTS, "127.0.0.1:9701", &["--arrivals", "burst:100/250ms", "--deadline", "300ms"]);
-    // Refused at once, but so many in a row that the last ones are late.
-    let late = loadgen(LATE, "127.0.0.1:9", &["--arrivals", "burst:6000/1s", "--workers", "1"]);
+    // Refused at once, but so many in a row that the last ones are late; with this deadline by more than it allows itself.
+    let arguments = ["--arrivals", "burst:6000/1s", "--workers", "1", "--deadline", "300ms"];
+    let late = loadgen(LATE, "127.0.0.1:9", &arguments);
     fires(&prometheus, "AcceptbenchAcceptQueueFilling", "server", SHORT);
     fires(&prometheus, "AcceptbenchOverflowing", "server", SHORT);
     fires(&prometheus, "AcceptbenchOverflowingSlowly", "watch", WATCH);
@@ -83,7 +75,7 @@ pub(crate) fn play(required: bool) {
     fires(&prometheus, "AcceptbenchGeneratorLimited", "loadgen", LATE);
     drop((bursts, late));
 
-    let run = experiment(directory.path());
+    let run = experiment(directory.path(), EXPERIMENT);
     fires(&prometheus, "AcceptbenchSynQueueDrops", "run-server", RUNNER);
     fires(&prometheus, "AcceptbenchSynCookies", "run-server", RUNNER);
     let (status, printed) = run.finish(Duration::from_mins(1));
@@ -120,29 +112,6 @@ fn write_rules(directory: &Path) {
     }
 }
 
-fn prometheus(directory: &Path) -> Prometheus {
-    let (servers, loadgens) = (list(&[WELL, SHORT]), list(&[CALM, BURSTS, LATE]));
-    let (runner, watch) = (list(&[RUNNER]), list(&[WATCH]));
-    let jobs = [
-        ("server", servers.as_str(), "/metrics"),
-        ("loadgen", &loadgens, "/metrics"),
-        ("runner", &runner, "/metrics"),
-        ("run-server", &runner, "/server/metrics"),
-        ("run-loadgen", &runner, "/loadgen/metrics"),
-        ("watch", &watch, "/metrics"),
-    ];
-    Prometheus::start(directory, PROMETHEUS.parse().expect("an address"), &jobs)
-}
-
-fn experiment(directory: &Path) -> Running {
-    let file = directory.join("syn-queue.toml");
-    fs::write(&file, EXPERIMENT).expect("write an experiment");
-    let results = directory.join("results");
-    let mut run = Running::start(ACCEPTBENCH, ["run", utf8(&file), "--results", utf8(&results), "--admin", RUNNER]);
-    run.admin();
-    run
-}
-
 /// No alert, not even a pending one, at any second; and each recorded series had something to say.
 fn all_is_well(prometheus: &Prometheus, range: Range) {
     for recorded in rules::recorded::all() {
@@ -165,13 +134,16 @@ fn fires(prometheus: &Prometheus, alert: &str, job: &str, instance: &str) {
     let began = Instant::now();
     let of = format!("alertname=\"{alert}\",alertstate=\"firing\",job=\"{job}\",instance=\"{instance}\"");
     prometheus.wait_for(&format!("count(ALERTS{{{of}}}) > 0"), 1);
-    for said in prometheus.alerts().expect("alerts") {
+    let mut all = prometheus.alerts().expect("alerts");
+    all.retain(|said| {
         let labels = &said["labels"];
-        if labels["alertname"] == alert && labels["instance"] == instance && labels["job"] == job {
-            let summary = said["annotations"]["summary"].as_str().unwrap_or_default();
-            println!("{alert} after {:.1} s: {summary}", began.elapsed().as_secs_f64());
-            assert!(summary.contains(instance), "{said}");
-        }
+        labels["alertname"] == alert && labels["instance"] == instance && labels["job"] == job
+    });
+    assert!(!all.is_empty(), "{alert} of {job} {instance} is not among the alerts");
+    for said in all {
+        let summary = said["annotations"]["summary"].as_str().unwrap_or_default();
+        println!("{alert} after {:.1} s: {summary}", began.elapsed().as_secs_f64());
+        assert!(summary.contains(instance), "{said}");
     }
 }
 

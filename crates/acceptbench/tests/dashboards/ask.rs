@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::Path;
 use std::thread;
@@ -12,6 +12,9 @@ use dashboards::client::{Client, Range, Series};
 use serde_json::Value;
 
 use crate::children::Running;
+
+/// Where it listens: the namespace is the test's own, so the port is free.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// A Prometheus of the test's own, which can be asked.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Deref for Prometheus {
 impl Prometheus {
     /// Starts one that scrapes these jobs (name, address, path) every second, and takes the rules (`*.rules.yml`) that
     /// are in `directory`; its data is there, too.
-    pub(crate) fn start(directory: &Path, addr: SocketAddr, jobs: &[(&str, &str, &str)]) -> Self {
+    pub(crate) fn start(directory: &Path, jobs: &[(&str, &str, &str)]) -> Self {
         let mut config = "global:\n  scrape_interval: 1s\nrule_files: [\"*.rules.yml\"]\nscrape_configs:\n".to_owned();
         for (job, targets, path) in jobs {
             let _ = write!(
@@ -47,10 +50,10 @@ impl Prometheus {
             [
                 format!("--config.file={}", file.display()),
                 format!("--storage.tsdb.path={}", directory.join("data").display()),
-                format!("--web.listen-address={addr}"),
+                format!("--web.listen-address={ADDRESS}"),
             ],
         );
-        Self { client: Client::new(addr), _program: program }
+        Self { client: Client::new(ADDRESS), _program: program }
     }
 
     /// The series of an expression at an instant.

@@ -2,37 +2,12 @@
 //! both.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
 
 use dashboards::client::Range;
 use dashboards::queries::{self, Place};
-use kernel::link::Links;
 
 use crate::ask::{Prometheus, now};
-use crate::children::{ACCEPTBENCH, Running};
-use crate::scene::utf8;
-
-/// Two cells, two trials each.
-const EXPERIMENT: &str = r#"
-[experiment]
-name = "backfilled"
-question = "do two runs compare?"
-replicates = 2
-retries = 0
-warm-up = "0s"
-measure = "300ms"
-topology = "loopback"
-[server]
-accept-delay = "2ms"
-[loadgen]
-rate = 400
-deadline = "200ms"
-[[factor]]
-set = "server.backlog"
-to = [4, 512]
-"#;
+use crate::put;
 
 /// What the board says of runs alone, without the pages of programs and without rates, which samples 15 s apart have
 /// none of.
@@ -51,16 +26,15 @@ const PANELS: [&str; 10] = [
 
 /// Plays it.
 pub(crate) fn play(_required: bool) {
-    Links::open().expect("links").set_up("lo").expect("loopback");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = directory.path();
     let from = now();
     let mut runs = BTreeSet::new();
     for _ in 0..2 {
-        runs.insert(run_and_put(at));
+        runs.insert(put::a_run(at).expect("a run"));
     }
     assert_eq!(runs.len(), 2, "{runs:?}");
-    let prometheus = Prometheus::start(at, "127.0.0.1:9090".parse().expect("an address"), &[]);
+    let prometheus = Prometheus::start(at, &[]);
     let range = Range { from, to: now() + 1.0 };
     prometheus.wait_for("count(count by (run) (last_over_time(acceptbench_experiment_info[5m]))) == 2", 1);
 
@@ -87,24 +61,6 @@ pub(crate) fn play(_required: bool) {
     }
     assert_eq!(asked.len(), PANELS.len() + 3, "{asked:?}");
     compared(&prometheus, board, range);
-}
-
-/// Runs it, and writes blocks of what a Prometheus would have scraped. The name of the run.
-fn run_and_put(at: &Path) -> String {
-    let file = at.join("backfilled.toml");
-    fs::write(&file, EXPERIMENT).expect("write an experiment");
-    let results = at.join("results");
-    let done = |program: &str, arguments: &[&str], fine: &[i32]| {
-        let (status, printed) = Running::start(program, arguments).finish(Duration::from_mins(1));
-        assert!(status.code().is_some_and(|code| fine.contains(&code)), "{arguments:?}: {status}: {printed:#?}");
-    };
-    done(ACCEPTBENCH, &["run", utf8(&file), "--results", utf8(&results), "--admin", "off"], &[0, 2]);
-    let run = results.join("latest").canonicalize().expect("a results directory");
-    let metrics = run.join("openmetrics.txt");
-    done(ACCEPTBENCH, &["report", utf8(&run), "--openmetrics"], &[0, 2]);
-    let data = at.join("data");
-    done("promtool", &["tsdb", "create-blocks-from", "openmetrics", utf8(&metrics), utf8(&data)], &[0]);
-    run.file_name().and_then(|name| name.to_str()).expect("a name").to_owned()
 }
 
 /// Every setting was found in both runs, and the distance between them is that of their medians.

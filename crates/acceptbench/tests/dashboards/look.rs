@@ -15,7 +15,7 @@ const SCREEN: Screen = Screen { width: 1320, height: 900, scheme: "light" };
 /// Names a directory in which the pages are kept.
 const KEEP: &str = "DASHBOARDS_PREVIEW";
 
-/// Draws each board and opens it: no error in the console, every panel drawn, none without data.
+/// Draws each board and opens it: no error in the console, nothing loaded, every panel drawn, none without data.
 pub(crate) fn at_every_board(prometheus: &Prometheus, range: Range, directory: &Path) {
     let keep = std::env::var_os(KEEP);
     let directory = keep.as_deref().map_or(directory, Path::new);
@@ -40,5 +40,7 @@ pub(crate) fn at_every_board(prometheus: &Prometheus, range: Range, directory: &
         let marks = page.ask("document.querySelectorAll('path, rect, td, .tile').length");
         println!("{title}: {panels} panels, {marks} marks");
         assert_eq!(page.complaints(), [""; 0], "{title}");
+        let asked = page.requests();
+        assert!(asked.iter().all(|url| url == "data:," || *url == page.address), "{title}: {asked:?}");
     }
 }

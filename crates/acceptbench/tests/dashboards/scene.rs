@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use dashboards::client::Range;
 use dashboards::queries;
 use dashboards::query::Binds;
-use kernel::link::Links;
 use kernel::sysctl;
 
 use crate::ask::{Prometheus, now};
 use crate::binds;
 use crate::children::{ACCEPTBENCH, Running};
-use crate::{look, provoked};
-
-pub(crate) const SOMAXCONN: &str = "net.core.somaxconn";
+use crate::put::utf8;
+use crate::{SOMAXCONN, look, provoked, set_somaxconn};
 
 /// Where each program shows its metrics. The namespace is ours, so every port is free.
 const CAPPED: &str = "127.0.0.1:9710";
@@ -26,11 +24,10 @@ const STALE: &str = "127.0.0.1:9730";
 const BURSTS: &str = "127.0.0.1:9711";
 const REFUSED: &str = "127.0.0.1:9721";
 const STEADY: &str = "127.0.0.1:9731";
-const RUNNER: &str = "127.0.0.1:9712";
+pub(crate) const RUNNER: &str = "127.0.0.1:9712";
 const STARVED: &str = "127.0.0.1:9740";
 const HELD: &str = "127.0.0.1:9741";
-const WATCH: &str = "127.0.0.1:9713";
-const PROMETHEUS: &str = "127.0.0.1:9090";
+pub(crate) const WATCH: &str = "127.0.0.1:9713";
 
 /// Descriptors of a server that runs out of them.
 const DESCRIPTORS: &str = "--nofile=40";
@@ -65,13 +62,9 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Plays it and asks every query. `required`: a kernel that hides somaxconn is a failure, not a reason to skip.
 pub(crate) fn play(required: bool) {
     let began = Instant::now();
-    Links::open().expect("links").set_up("lo").expect("loopback");
-    if !sysctl::exists(SOMAXCONN) {
-        assert!(!required, "{SOMAXCONN} is hidden in this namespace");
-        println!("skipped: this kernel hides {SOMAXCONN} in namespaces of ordinary users; run it as root");
+    if !set_somaxconn("8", required) {
         return;
     }
-    sysctl::write(SOMAXCONN, "8").expect("somaxconn of this namespace");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let capped = server("127.0.0.1:9700", CAPPED, &["--backlog", "4096", "--acceptors", "2", "--accept-delay", "10ms"]);
     let programs = [
@@ -82,15 +75,15 @@ pub(crate) fn play(required: bool) {
         loadgen(REFUSED, "127.0.0.1:9", &["--rate", "50"]),
         starved("127.0.0.1:9703", STARVED),
         loadgen(HELD, "127.0.0.1:9703", &["--rate", "60", "--hold", "3s", "--deadline", "300ms"]),
-        watch(WATCH),
+        watch(),
     ];
-    let prometheus = prometheus(directory.path());
+    let prometheus = prometheus(directory.path(), &[CAPPED, SHORT, STALE, STARVED], &[BURSTS, REFUSED, STEADY, HELD]);
     let from = now();
     prometheus.wait_for("up == 1", programs.len() + 1);
 
     // Everything is scraped: trials, then changes that annotations are about. One server starts again and listens under
     // the new somaxconn, another keeps the limit of the old one.
-    let run = experiment(directory.path());
+    let run = experiment(directory.path(), EXPERIMENT);
     prometheus.wait_for("up{job=~\"run.*\"} == 1", 3);
     sysctl::write(SOMAXCONN, "16").expect("somaxconn of this namespace");
     capped.terminate();
@@ -116,50 +109,43 @@ pub(crate) fn play(required: bool) {
     println!("{:.0} s", began.elapsed().as_secs_f64());
 }
 
-pub(crate) fn watch(admin: &str) -> Running {
-    let mut watch = Running::start(ACCEPTBENCH, ["watch", "--admin", admin]);
-    watch.admin();
-    watch
+/// Starts a program and waits until it shows its metrics.
+fn shown(program: &str, arguments: &[&str]) -> Running {
+    let mut running = Running::start(program, arguments);
+    running.admin();
+    running
+}
+
+pub(crate) fn watch() -> Running {
+    shown(ACCEPTBENCH, &["watch", "--admin", WATCH])
 }
 
 /// A server that has few descriptors, while its clients hold their connections.
 fn starved(listen: &str, admin: &str) -> Running {
     let arguments = [DESCRIPTORS, "--", ACCEPTBENCH, "server", "--listen", listen, "--admin", admin, "--hold", "3s"];
-    let mut server = Running::start("prlimit", arguments);
-    server.admin();
-    server
+    shown("prlimit", &arguments)
 }
 
 pub(crate) fn server(listen: &str, admin: &str, options: &[&str]) -> Running {
-    let arguments = [&["server", "--listen", listen, "--admin", admin], options].concat();
-    let mut server = Running::start(ACCEPTBENCH, arguments);
-    server.admin();
-    server
+    shown(ACCEPTBENCH, &[&["server", "--listen", listen, "--admin", admin], options].concat())
 }
 
 pub(crate) fn loadgen(admin: &str, target: &str, options: &[&str]) -> Running {
-    let arguments = [&["loadgen", "--target", target, "--admin", admin, "--duration", "forever"], options].concat();
-    let mut loadgen = Running::start(ACCEPTBENCH, arguments);
-    loadgen.admin();
-    loadgen
+    let fixed = ["loadgen", "--target", target, "--admin", admin, "--duration", "forever"];
+    shown(ACCEPTBENCH, &[&fixed[..], options].concat())
 }
 
-fn experiment(directory: &Path) -> Running {
-    let file = directory.join("regions.toml");
-    fs::write(&file, EXPERIMENT).expect("write an experiment");
+/// Starts a run of an experiment that is kept, with its results, in `directory`.
+pub(crate) fn experiment(directory: &Path, text: &str) -> Running {
+    let file = directory.join("experiment.toml");
+    fs::write(&file, text).expect("write an experiment");
     let results = directory.join("results");
-    let arguments = ["run", utf8(&file), "--results", utf8(&results), "--admin", RUNNER];
-    let mut run = Running::start(ACCEPTBENCH, arguments);
-    run.admin();
-    run
+    shown(ACCEPTBENCH, &["run", utf8(&file), "--results", utf8(&results), "--admin", RUNNER])
 }
 
-pub(crate) fn utf8(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
-fn prometheus(directory: &Path) -> Prometheus {
-    let (servers, loadgens) = (list(&[CAPPED, SHORT, STALE, STARVED]), list(&[BURSTS, REFUSED, STEADY, HELD]));
+/// Starts one that scrapes these, the run and the watch.
+pub(crate) fn prometheus(directory: &Path, servers: &[&str], loadgens: &[&str]) -> Prometheus {
+    let (servers, loadgens) = (list(servers), list(loadgens));
     let (runner, watch) = (list(&[RUNNER]), list(&[WATCH]));
     let jobs = [
         ("server", servers.as_str(), "/metrics"),
@@ -169,10 +155,10 @@ fn prometheus(directory: &Path) -> Prometheus {
         ("run-loadgen", &runner, "/loadgen/metrics"),
         ("watch", &watch, "/metrics"),
     ];
-    Prometheus::start(directory, PROMETHEUS.parse().expect("an address"), &jobs)
+    Prometheus::start(directory, &jobs)
 }
 
-pub(crate) fn list(targets: &[&str]) -> String {
+fn list(targets: &[&str]) -> String {
     targets.iter().map(|target| format!("\"{target}\"")).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,14 +1,14 @@
 //! A Prometheus of the test's own, and what it answers.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::children::{Running, free_address};
+use crate::children::Running;
 use crate::page;
 
 /// A running Prometheus.
@@ -90,6 +90,11 @@ fn encode(text: &str) -> String {
         other => format!("%{other:02X}"),
     });
     encoded.collect()
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Seconds since the epoch.

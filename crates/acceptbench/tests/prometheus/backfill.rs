@@ -1,39 +1,11 @@
 //! Two runs written as OpenMetrics and put into one Prometheus: it knows both, as if it had scraped them.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::api::Prometheus;
-use crate::children::ACCEPTBENCH;
-use crate::{REQUIREMENT, is_required, missing_tools};
-
-/// Two cells, two trials each.
-const EXPERIMENT: &str = r#"
-[experiment]
-name = "backfilled"
-question = "is it all there?"
-replicates = 2
-retries = 0
-warm-up = "0s"
-measure = "200ms"
-topology = "loopback"
-[server]
-accept-delay = "2ms"
-[loadgen]
-rate = 400
-deadline = "200ms"
-[[factor]]
-set = "server.backlog"
-to = [4, 512]
-"#;
-
-fn run(directory: &Path, program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program).args(arguments).current_dir(directory).output();
-    output.unwrap_or_else(|error| panic!("{program}: {error}"))
-}
+use crate::{is_required, missing_tools, put};
 
 #[test]
 fn two_runs_in_one_prometheus_answer_one_query() {
@@ -42,26 +14,16 @@ fn two_runs_in_one_prometheus_answer_one_query() {
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
     let at = directory.path();
-    fs::write(at.join("backfilled.toml"), EXPERIMENT).expect("write an experiment");
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let output = run(at, ACCEPTBENCH, &["run", "backfilled.toml", "--admin", "off"]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.code() == Some(REQUIREMENT) {
-            assert!(!is_required("NETNS"), "{said}");
-            eprintln!("skipped: experiments cannot run here: {said}");
-            return;
+        match put::a_run(at) {
+            Ok(name) => runs.push(name),
+            Err(said) => {
+                assert!(!is_required("NETNS"), "{said}");
+                eprintln!("skipped: experiments cannot run here: {said}");
+                return;
+            }
         }
-        assert!(matches!(output.status.code(), Some(0 | 2)), "{said}");
-        let latest = at.join("results/latest").canonicalize().expect("a results directory");
-        runs.push(latest.file_name().and_then(|name| name.to_str()).expect("a name").to_owned());
-        let name = &runs[runs.len() - 1];
-        let report = run(at, ACCEPTBENCH, &["report", "--openmetrics"]);
-        assert!(matches!(report.status.code(), Some(0 | 2)), "{}", String::from_utf8_lossy(&report.stderr));
-        let file = format!("results/{name}/openmetrics.txt");
-        assert!(fs::read_to_string(at.join(&file)).expect("the file").ends_with("\n# EOF\n"));
-        let blocks = run(at, "promtool", &["tsdb", "create-blocks-from", "openmetrics", &file, "data"]);
-        assert!(blocks.status.success(), "{}", String::from_utf8_lossy(&blocks.stderr));
     }
     assert_ne!(runs[0], runs[1]);
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -42,7 +42,7 @@ impl Running {
 
     /// Waits for a line that begins with `prefix` and returns the first word after it; `None` when the program ended
     /// without one.
-    fn find(&mut self, prefix: &str) -> Option<String> {
+    pub(crate) fn find(&mut self, prefix: &str) -> Option<String> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -59,11 +59,6 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => panic!("no line {prefix:?} in {:#?}", self.seen),
             }
         }
-    }
-
-    /// Waits for a line that begins with `prefix` and returns the first word after it.
-    pub(crate) fn word_after(&mut self, prefix: &str) -> String {
-        self.find(prefix).unwrap_or_else(|| panic!("no line {prefix:?} in {:#?}", self.seen))
     }
 
     /// Waits for the line that says where metrics are; `None` when the program ended before.
@@ -106,9 +101,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only when it was waited for; then there is nobody to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if self.ended().is_none() {
+            // Fails only when it has ended since.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -120,9 +117,4 @@ fn read_lines(stream: impl Read + Send + 'static, lines: Sender<String>) {
             }
         }
     });
-}
-
-/// A port of 127.0.0.1 that was free a moment ago.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::children::{ACCEPTBENCH, Running};
+use crate::is_required;
 use crate::page::{Samples, fetch, lint};
-use crate::{REQUIREMENT, is_required};
+use crate::put::REQUIREMENT;
 
 /// Two cells, one of which overflows; two replicates.
 const EXPERIMENT: &str = r#"

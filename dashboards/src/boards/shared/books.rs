@@ -1,5 +1,6 @@
 //! The ledger of a run.
 
+use super::EXPERIMENT;
 use crate::model::{Panel, Unit};
 use crate::query::metric::runner;
 use crate::query::{rate, sel};
@@ -15,7 +16,7 @@ pub(in crate::boards) fn residuals() -> Panel {
          sent it cannot. Bad: anything but 0.",
     )
     .target(sel(&runner::RESIDUAL, ""), "line {{line}} · {{instance}}")
-    .leads_to("experiment", "Experiment: cells, trials, books")
+    .leads_to(EXPERIMENT)
 }
 
 /// Connections that only the ledger knows.
@@ -34,5 +35,5 @@ pub(in crate::boards) fn terms() -> Panel {
     .target(rate(&runner::RACED, ""), "raced · {{instance}}")
     .target(rate(&runner::LOST, ""), "lost · {{instance}}")
     .target(rate(&runner::GHOSTS, ""), "ghosts · {{instance}}")
-    .leads_to("experiment", "Experiment: cells, trials, books")
+    .leads_to(EXPERIMENT)
 }

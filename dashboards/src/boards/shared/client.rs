@@ -1,23 +1,15 @@
 //! What load generators notice, and what they lack.
 
-use super::NONE_WANTED;
+use super::{LOAD_GENERATOR, NONE_WANTED};
 use crate::model::{Panel, Unit};
 use crate::netstat;
 use crate::query::metric::loadgen;
-use crate::query::{Role, buckets, quantile, rate, sel, sum_rate};
-
-/// Verdicts of attempts that reached what they asked for.
-pub(in crate::boards) const GOOD: &str = r#"verdict=~"served|connected""#;
-
-/// Verdicts of attempts that did not.
-pub(in crate::boards) const BAD: &str = r#"verdict!~"served|connected""#;
-
-/// Verdicts of attempts that the generator itself could not make.
-pub(in crate::boards) const OWN: &str = r#"verdict=~"shed|no_ports|no_fds|self_connect""#;
+use crate::query::{Role, buckets, quantile, rate, sel, sum_rate, verdict};
 
 /// Attempts that got what they asked for, of those that ended.
 pub(in crate::boards) fn served() -> Panel {
-    let served = format!("sum({}) / (sum({}) > 0)", rate(&loadgen::VERDICTS, GOOD), rate(&loadgen::VERDICTS, ""));
+    let served =
+        format!("sum({}) / (sum({}) > 0)", rate(&loadgen::VERDICTS, verdict::GOOD), rate(&loadgen::VERDICTS, ""));
     Panel::stat(
         "Attempts served",
         Unit::Ratio,
@@ -29,7 +21,7 @@ pub(in crate::boards) fn served() -> Panel {
     .target(served, "served")
     .thresholds_from("red", &[(0.95, "orange"), (0.999, "green")])
     .no_value("no attempts")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Attempts that ended badly.
@@ -41,10 +33,10 @@ pub(in crate::boards) fn connect_errors() -> Panel {
          they ended, which tells whether backlog, somaxconn, deadline or the target is at fault. Bad: \
          anything above 0.",
     )
-    .target(sum_rate("", &loadgen::VERDICTS, BAD), "connect errors")
+    .target(sum_rate("", &loadgen::VERDICTS, verdict::BAD), "connect errors")
     .thresholds(&NONE_WANTED)
     .no_value("no load generator")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Whether the generator keeps its plan.
@@ -61,7 +53,7 @@ pub(in crate::boards) fn lag() -> Panel {
     .target(lag, "late by")
     .thresholds(&[(0.001, "orange"), (0.01, "red")])
     .no_value("no attempts")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Attempts the generator itself could not make.
@@ -73,10 +65,10 @@ pub(in crate::boards) fn not_made() -> Panel {
          themselves: the client's limits, not the server's. Knobs: ip_local_port_range, \
          max-in-flight, nofile, rate. Bad: anything above 0.",
     )
-    .target(sum_rate("", &loadgen::VERDICTS, OWN), "shed, no ports, no fds, self-connect")
+    .target(sum_rate("", &loadgen::VERDICTS, verdict::OWN), "shed, no ports, no fds, self-connect")
     .thresholds(&NONE_WANTED)
     .no_value("no load generator")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Limits of its own that a generator passed.
@@ -92,7 +84,7 @@ pub(in crate::boards) fn limits() -> Panel {
     .target(format!("sum by (limit) ({})", sel(&loadgen::LIMITED, "")), "{{limit}}")
     .thresholds(&NONE_WANTED)
     .no_value("no load generator")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// How attempts failed.
@@ -105,8 +97,8 @@ pub(in crate::boards) fn errors_by_verdict() -> Panel {
          or a queue too long for the deadline. reset: tcp_abort_on_overflow, or a listener closed \
          with connections queued. refused: nobody listens. Bad: any line above 0.",
     )
-    .target(sum_rate("verdict", &loadgen::VERDICTS, BAD), "{{verdict}}")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .target(sum_rate("verdict", &loadgen::VERDICTS, verdict::BAD), "{{verdict}}")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// When the first byte came, as a heat map.
@@ -137,7 +129,7 @@ pub(in crate::boards) fn kernel_counters() -> Panel {
     .target(Role::Loadgen.rate(netstat!(timeouts)), "timers fired · {{instance}}")
     .target(Role::Loadgen.rate(netstat!(attempt_fails)), "failed handshakes · {{instance}}")
     .target(Role::Loadgen.rate(netstat!(established_resets)), "resets of established · {{instance}}")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Attempts that are not over.
@@ -151,7 +143,7 @@ pub(in crate::boards) fn in_flight() -> Panel {
          level that climbs to the deadline.",
     )
     .target(sel(&loadgen::IN_FLIGHT, ""), "{{state}} · {{instance}}")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// What the generator has left.
@@ -165,7 +157,7 @@ pub(in crate::boards) fn room() -> Panel {
     )
     .target(sel(&loadgen::PORTS_AVAILABLE, ""), "ports · {{instance}}")
     .target(sel(&loadgen::FDS_AVAILABLE, ""), "descriptors · {{instance}}")
-    .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    .leads_to(LOAD_GENERATOR)
 }
 
 /// Latency as clients see it.
@@ -183,7 +175,5 @@ pub(in crate::boards) fn latency() -> Panel {
     let panel = quantiles
         .into_iter()
         .fold(panel, |panel, (q, legend)| panel.target(quantile(q, "", &loadgen::CONFIRM_LATENCY), legend));
-    panel
-        .target(quantile(0.99, "", &loadgen::CONNECT_LATENCY), "p99 to ESTABLISHED")
-        .leads_to("load-generator", "Load generator: plan, lag, latency, room")
+    panel.target(quantile(0.99, "", &loadgen::CONNECT_LATENCY), "p99 to ESTABLISHED").leads_to(LOAD_GENERATOR)
 }

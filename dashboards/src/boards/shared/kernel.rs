@@ -1,5 +1,6 @@
 //! Kernel parameters and sockets of a network namespace.
 
+use super::KERNEL_PARAMETERS;
 use crate::model::{Panel, Unit};
 use crate::query::metric::standard;
 use crate::query::{Role, sel};
@@ -17,7 +18,7 @@ pub(in crate::boards) fn server_sysctls(role: Role) -> Panel {
          tcp_syncookies is 0; tcp_abort_on_overflow answers the last ACK of a handshake that meets a \
          full accept queue with a RST, and never a SYN. Bad: a value other than the one you set.",
     )
-    .leads_to("kernel-parameters", "Kernel parameters: what each one costs")
+    .leads_to(KERNEL_PARAMETERS)
 }
 
 /// The kernel parameters that matter to clients.
@@ -33,7 +34,7 @@ pub(in crate::boards) fn client_sysctls() -> Panel {
          and tcp_tw_reuse bound how many connections to one target there can be per second when the \
          client closes first. Bad: a value other than the one you set.",
     )
-    .leads_to("kernel-parameters", "Kernel parameters: what each one costs")
+    .leads_to(KERNEL_PARAMETERS)
 }
 
 fn sysctls(title: &str, role: Role, names: &str, description: &'static str) -> Panel {

@@ -1,6 +1,6 @@
 //! Accept queues: what binds them, how deep they are, what they cost.
 
-use super::DROPPED;
+use super::{ACCEPT_QUEUE, DROPPED, KERNEL_PARAMETERS};
 use crate::model::{Panel, Unit};
 use crate::netstat;
 use crate::query::metric::listeners;
@@ -23,8 +23,8 @@ pub(in crate::boards) fn binds() -> Panel {
         .thresholds(&DROPPED)
         .option("orientation", "horizontal".into())
         .no_value("no server, or somaxconn is hidden")
-        .leads_to("accept-queue", "Accept queue: each listener")
-        .leads_to("kernel-parameters", "Kernel parameters: what each one costs")
+        .leads_to(ACCEPT_QUEUE)
+        .leads_to(KERNEL_PARAMETERS)
 }
 
 /// How deep the queues are and could be.
@@ -45,7 +45,7 @@ pub(in crate::boards) fn against_limit() -> Panel {
     .target(deepest, "deepest since the last scrape · {{instance}}")
     .target(limit, "limit · {{instance}}")
     .target(per_server(&limit_now()), "limit of listen(2) now · {{instance}}")
-    .leads_to("accept-queue", "Accept queue: each listener")
+    .leads_to(ACCEPT_QUEUE)
 }
 
 /// What full queues cost, in packets.
@@ -64,5 +64,5 @@ pub(in crate::boards) fn losses() -> Panel {
     .target(Role::Server.rate(netstat!(request_queue_full_drops)), "SYN queue full · {{instance}}")
     .target(Role::Server.rate(netstat!(syncookies_sent)), "cookies sent · {{instance}}")
     .target(Role::Loadgen.rate(netstat!(syn_retransmits)), "SYN retransmits (client) · {{instance}}")
-    .leads_to("kernel-parameters", "Kernel parameters: what each one costs")
+    .leads_to(KERNEL_PARAMETERS)
 }
