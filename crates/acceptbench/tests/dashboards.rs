@@ -9,6 +9,7 @@
 //!
 //! ```sh
 //! cargo test -p acceptbench --test dashboards -- --nocapture      # prints every query and how many series it has
+//! ACCEPTBENCH_CALM_SECONDS=600 cargo test -p acceptbench --test dashboards alert -- --nocapture  # ten healthy minutes first
 //! ```
 #![expect(clippy::print_stdout, reason = "this test prints every query and what came back")]
 
@@ -52,8 +53,16 @@ const REQUIRED: &str = "required";
 /// The kernel parameter that scenes change.
 const SOMAXCONN: &str = "net.core.somaxconn";
 
-/// For a whole scene.
+/// For a whole scene, but for the time in which all is well.
 const LIMIT: Duration = Duration::from_mins(3);
+
+/// How long all is well before an alert is provoked: `ACCEPTBENCH_CALM_SECONDS`, or 15 s.
+fn calm_for() -> Duration {
+    let asked = std::env::var(alarm::CALM_SECONDS).or_else(|_| std::env::var("ACCEPTBENCH_CALM_SECONDS"));
+    let seconds =
+        asked.map(|text| text.parse().unwrap_or_else(|error| panic!("{text} is no number of seconds: {error}")));
+    Duration::from_secs(seconds.unwrap_or(15))
+}
 
 #[test]
 fn every_query_of_every_board_has_an_answer() {
@@ -101,9 +110,10 @@ fn in_a_namespace(test: &str, play: fn(bool)) {
     let program = program.to_str().expect("a path in UTF-8");
     let inside = format!("{INSIDE}={}", if is_set("ACCEPTBENCH_REQUIRE_NETNS") { REQUIRED } else { "optional" });
     // A new user namespace forgets who is to die with whom, so that is said again inside.
-    unshare.extend(["env", &inside, "setpriv", "--pdeathsig", "KILL", "--", program]);
+    let calm = format!("{}={}", alarm::CALM_SECONDS, calm_for().as_secs());
+    unshare.extend(["env", &inside, &calm, "setpriv", "--pdeathsig", "KILL", "--", program]);
     unshare.extend(["--exact", test, "--nocapture"]);
-    let (status, printed) = Running::start("unshare", unshare).finish(LIMIT);
+    let (status, printed) = Running::start("unshare", unshare).finish(LIMIT + calm_for());
     println!("{}", printed.join("\n"));
     assert!(status.success(), "inside the namespace: {status}");
 }
