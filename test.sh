@@ -142,7 +142,7 @@ house_rules() {
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
     # The raw client of the peers bench must not share the generator's code, so it has a ring of its own.
-    only '\bio_uring::' server/src/uring.rs 'loadgen/src/uring*' crates/acceptbench/benches/peers/raw/uring.rs
+    only '\bio_uring::' 'server/src/uring*' 'loadgen/src/uring*' crates/acceptbench/benches/peers/raw/uring.rs
     only '\bunsafe_code\b' crates/kernel/src/{sockopt,namespace,process,shared,fork}.rs server/src/uring.rs loadgen/src/uring.rs \
         crates/acceptbench/benches/peers/raw/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
