@@ -205,6 +205,7 @@ house_rules
 
 section "lints"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
 
 section "tests"
 ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 ACCEPTBENCH_REQUIRE_CHROMIUM=1 ACCEPTBENCH_REQUIRE_KUBECTL=$renders \
