@@ -33,7 +33,7 @@ pub struct MadeFile {
 /// Where the boards are.
 pub const GRAFANA: &str = "grafana";
 
-/// Where the rules are. Their tests, `*.test.yml`, are written by hand.
+/// Where the rules are, as files and as a resource for Kubernetes. Their tests, `*.test.yml`, are written by hand.
 pub const PROMETHEUS: &str = "prometheus";
 
 /// Every file as it should be committed: boards in the order of [`boards::all`], then rules.

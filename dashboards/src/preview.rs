@@ -1,6 +1,6 @@
 //! A page per board without a Grafana: the same queries, asked of a Prometheus once and drawn as they were answered.
 //!
-//! Owns the layout ([`page`]) and hands each panel to [`panel`]. The pages are for looking at, in a browser or a
+//! Owns the layout ([`page`]) and hands each panel to `panel`. The pages are for looking at, in a browser or a
 //! document: no script, no refresh, nothing loaded. Every variable picks all, except `quantity`.
 
 mod chart;

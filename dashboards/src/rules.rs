@@ -1,6 +1,6 @@
 //! Recording and alert rules for Prometheus, made from the same constants as the boards.
 //!
-//! Owns what is recorded ([`recorded`]), what is alerted about ([`alerts`]) and how both are written ([`yaml`]). Rules
+//! Owns what is recorded ([`recorded`]), what is alerted about ([`alerts`]) and how both are written (`yaml`). Rules
 //! know no variables: they hold for every program in a Prometheus. Alerts compare what is recorded, and each
 //! description names the knob. Rates and fractions, never totals; two windows where a short burst and a slow leak
 //! differ.
@@ -65,11 +65,13 @@ fn everywhere(expression: &str) -> String {
     expression.replace(&format!(", {PICKED}"), "").replace(&format!("{{{PICKED}}}"), "")
 }
 
-/// The files, by their names in `prometheus/`.
+/// The files, by their names in `prometheus/`: one per group for `rule_files`, and all groups as a resource for Kubernetes.
 pub fn files() -> Vec<(&'static str, String)> {
+    let groups = [yaml::recording(&recorded::all()), yaml::alerting(&alerts::all())];
     vec![
-        ("recording.rules.yml", yaml::recording(&recorded::all())),
-        ("alerts.rules.yml", yaml::alerting(&alerts::all())),
+        ("recording.rules.yml", yaml::file(&groups[0])),
+        ("alerts.rules.yml", yaml::file(&groups[1])),
+        ("prometheus-rule.yaml", yaml::resource(&groups)),
     ]
 }
 

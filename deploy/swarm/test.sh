@@ -113,6 +113,7 @@ until_true "every shard is scraped" 30 says 'sum(up{job="loadgen"})' 4
 says 'acceptbench_listener_accept_queue_limit{job="server"}' 4096 || fail "the queue limit is not 4096"
 until_true "they have begun" 30 says 'count(acceptbench_loadgen_target_rate{job="loadgen"} == 500)' 4
 until_true "all shards are over" 40 complete
+until_true "the rules are loaded" 30 says 'count(listener:acceptbench_accept_queue_fill:max1m{job="server"})' 1
 
 for task in $(docker service ps --quiet "${stack}_loadgen"); do
     docker service logs --raw "$task" 2>/dev/null >"$work/$task.log"

@@ -25,7 +25,7 @@ pub use whence::{PortRange, Sources};
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 #[schemars(rename = "Loadgen")]
 pub struct Opts {
-    /// Where to connect to: HOST:PORT or [V6]:PORT.
+    /// Where to connect to: HOST:PORT or `[V6]:PORT`.
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_TARGET", value_name = "HOST:PORT", default_value_t = Opts::default().target)]
     pub target: Target,
     /// When attempts are planned: constant or poisson (at --rate), burst:N/D (N at once every D), profile:STAGES

@@ -77,7 +77,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_SERVER_REUSEADDR", value_name = "BOOL", default_value_t = Opts::default().reuseaddr,
           action = ArgAction::Set)]
     pub reuseaddr: bool,
-    /// Set `IPV6_V6ONLY`: a listener on [::] takes no IPv4.
+    /// Set `IPV6_V6ONLY`: a listener on `[::]` takes no IPv4.
     #[arg(long, env = "ACCEPTBENCH_SERVER_V6ONLY", value_name = "BOOL", default_value_t = Opts::default().v6only,
           action = ArgAction::Set)]
     pub v6only: bool,

@@ -17,41 +17,31 @@
 
 #![expect(unsafe_code, reason = "requests, and descriptors in results, have no safe wrapper")]
 
+mod accepts;
+mod open;
+mod requests;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::null_mut;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use kernel::process::monotonic_ns;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 
-use crate::acceptor::{Accepted, Acceptor, RESOURCE_PAUSE};
+use crate::acceptor::{Acceptor, RESOURCE_PAUSE};
 use crate::connections::{Connections, Token};
-use crate::service::sleep_until;
-
-/// User data below this are accepts, by number of their listener; tokens of connections are greater than all of these.
-const STOP: u64 = u32::MAX as u64;
-const CANCEL: u64 = STOP - 1;
+use accepts::Door;
+use requests::{CANCEL, STOP};
 
 /// Requests submitted at once, at most; more take several submissions.
 const REQUESTS: u32 = 256;
 
 /// Completions that wait without the kernel having to allocate for each; none is lost beyond (`IORING_FEAT_NODROP`).
 pub(crate) const COMPLETIONS: u32 = 4096;
-
-/// How often an acceptor that only serves what is open looks whether it must end at once.
-const LOOK_NS: u64 = 10_000_000;
-
-/// How often a stalled acceptor counts what multishot accepts have taken meanwhile.
-const COUNT_NS: u64 = 5_000_000;
-
-/// How long the end of cancelled polls is waited for.
-const CANCEL_NS: u64 = 100_000_000;
 
 /// One accept in flight per listener.
 pub(crate) fn run_single(acceptor: &mut Acceptor) -> io::Result<()> {
@@ -88,29 +78,14 @@ enum Shots {
     Multi,
 }
 
-/// What the loop knows of one listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    /// No accept is in flight.
-    Idle,
-    /// One is. `waiting`: somebody waited in the queue when it was submitted.
-    Armed { waiting: bool },
-    /// Descriptors or memory had run out: left alone until this instant (monotonic ns).
-    Shut { until: u64 },
-}
-
-/// A connection that the kernel has accepted and nobody has looked at.
-#[derive(Debug)]
-struct Taken {
-    socket: OwnedFd,
-    back_to_back: bool,
-}
-
 struct Loop {
     ring: IoUring,
     shots: Shots,
     doors: Vec<Door>,
-    taken: VecDeque<Taken>,
+    /// Connections that the kernel has accepted and nobody has looked at.
+    taken: VecDeque<OwnedFd>,
+    /// Has the acceptor had nobody to serve since the last one?
+    idle: bool,
     /// Has an accept failed since the last batch?
     failed: bool,
     /// Completed polls: the connection and the result.
@@ -127,6 +102,7 @@ impl Loop {
             shots,
             doors: vec![Door::Idle; listeners],
             taken: VecDeque::new(),
+            idle: true,
             failed: false,
             ready: Vec::new(),
             connections: Connections::default(),
@@ -135,10 +111,10 @@ impl Loop {
     }
 
     fn run(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
-        self.push(acceptor, &poll(acceptor.stop_fd(), PollFlags::IN, STOP))?;
+        self.push(acceptor, &requests::poll(acceptor.stop_fd(), PollFlags::IN, STOP))?;
         while !acceptor.desk.is_stopped() {
             self.arm(acceptor)?;
-            self.wait(self.next_look())?;
+            self.wait_for_anybody(acceptor)?;
             self.reap(acceptor)?;
             self.sit_out_stall(acceptor)?;
             self.take(acceptor)?;
@@ -150,88 +126,10 @@ impl Loop {
         self.serve_what_is_open(acceptor)
     }
 
-    /// Submits accepts where none is in flight and the door is not shut.
-    fn arm(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
-        let now = monotonic_ns();
-        if !self.doors.iter().any(|door| door.is_due(now)) {
-            return Ok(());
-        }
-        if self.shots == Shots::Single && acceptor.stalled_until().is_some() {
-            // What was pushed before the stall happens before it.
-            self.wait(Some(0))?;
-            acceptor.sit_out_stall();
-            if acceptor.desk.is_stopped() {
-                return Ok(());
-            }
-        }
-        for index in 0..self.doors.len() {
-            if !self.doors[index].is_due(now) {
-                continue;
-            }
-            let waiting = acceptor.sample(index) > 0;
-            let listener = Fd(acceptor.listeners[index].as_fd().as_raw_fd());
-            let flags = (SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).bits().cast_signed();
-            let accept = match self.shots {
-                Shots::Single => opcode::Accept::new(listener, null_mut(), null_mut()).flags(flags).build(),
-                Shots::Multi => opcode::AcceptMulti::new(listener).flags(flags).build(),
-            };
-            self.push(acceptor, &accept.user_data(index as u64))?;
-            self.doors[index] = Door::Armed { waiting };
-        }
-        Ok(())
-    }
-
-    /// Cancels the accepts in flight, waits for their ends, and deals with whatever they have taken.
-    fn disarm(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
-        while self.doors.iter().any(|door| matches!(door, Door::Armed { .. })) {
-            for index in 0..self.doors.len() {
-                if matches!(self.doors[index], Door::Armed { .. }) {
-                    self.push(acceptor, &cancel(index as u64))?;
-                }
-            }
-            self.wait(Some(monotonic_ns() + LOOK_NS))?;
-            self.reap(acceptor)?;
-        }
-        self.take(acceptor)?;
-        // An accept in flight waits exclusively (`io_arm_poll_handler`).
-        for connection in acceptor.take_what_only_this_one_was_told_of() {
-            let token = self.connections.insert(connection);
-            self.watch(acceptor, token)?;
-        }
-        Ok(())
-    }
-
-    fn serve_what_is_open(&mut self, acceptor: &Acceptor) -> io::Result<()> {
-        self.advance(acceptor)?;
-        while !self.connections.is_empty() && !acceptor.desk.must_end() {
-            let look = monotonic_ns() + LOOK_NS;
-            self.wait(Some(self.next_look().map_or(look, |next| next.min(look))))?;
-            self.reap(acceptor)?;
-            self.advance(acceptor)?;
-        }
-        self.cancel_polls(acceptor)?;
-        self.connections.close_all(acceptor.tally());
-        Ok(())
-    }
-
-    /// Ends the polls in flight, so that closing what they watch closes it.
-    fn cancel_polls(&mut self, acceptor: &Acceptor) -> io::Result<()> {
-        let until = monotonic_ns() + CANCEL_NS;
-        if self.polls > 0 {
-            // Linux 5.19; before, dropping the ring has to do.
-            self.push(acceptor, &opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(CANCEL))?;
-        }
-        while self.polls > 0 && monotonic_ns() < until {
-            self.wait(Some(until))?;
-            self.reap(acceptor)?;
-        }
-        Ok(())
-    }
-
     /// Adds a request to those submitted by the next [`Self::wait`].
     fn push(&mut self, acceptor: &Acceptor, request: &squeue::Entry) -> io::Result<()> {
         loop {
-            // SAFETY: the requests of this file refer to no memory: accepts ask for no address, polls and cancels have
+            // SAFETY: the requests of `requests` refer to no memory: accepts ask for no address, polls and cancels have
             // none. Should a descriptor be closed before they are submitted, they fail.
             if unsafe { self.ring.submission().push(request) }.is_ok() {
                 return Ok(());
@@ -252,7 +150,7 @@ impl Loop {
     fn next_look(&self) -> Option<u64> {
         let doors = self.doors.iter().filter_map(|door| match door {
             Door::Shut { until } => Some(*until),
-            Door::Idle | Door::Armed { .. } => None,
+            Door::Idle | Door::Armed => None,
         });
         let unfinished = (!self.taken.is_empty() || !self.ready.is_empty()).then_some(0);
         doors.chain(self.connections.next_due()).chain(unfinished).min()
@@ -275,7 +173,10 @@ impl Loop {
                     self.polls = self.polls.saturating_sub(1);
                     self.ready.push((token, completion.result()));
                 }
-                index => self.accepted(acceptor, usize::try_from(index).unwrap_or(0), &completion),
+                index => {
+                    let ended = !cqueue::more(completion.flags());
+                    self.accepted(acceptor, usize::try_from(index).unwrap_or(0), socket(&completion), ended);
+                }
             }
         }
         if self.shots == Shots::Multi {
@@ -283,136 +184,15 @@ impl Loop {
         }
         Ok(())
     }
-
-    /// An accept has a result.
-    fn accepted(&mut self, acceptor: &Acceptor, index: usize, completion: &cqueue::Entry) {
-        let back_to_back = matches!(self.doors[index], Door::Armed { waiting: true });
-        if !cqueue::more(completion.flags()) {
-            self.doors[index] = Door::Idle;
-        }
-        let result = completion.result();
-        if result >= 0 {
-            // SAFETY: a successful accept gives a new descriptor, and each completion is seen once.
-            let socket = unsafe { OwnedFd::from_raw_fd(result) };
-            self.taken.push_back(Taken { socket, back_to_back });
-            return;
-        }
-        let then = match Errno::from_raw_os_error(-result) {
-            Errno::CANCELED | Errno::INTR => return,
-            // Before Linux 5.19 and its stable fixes, O_NONBLOCK keeps an accept from waiting at an empty queue.
-            Errno::AGAIN => Accepted::Exhausted,
-            errno => acceptor.fail(errno),
-        };
-        self.failed = true;
-        if matches!(then, Accepted::Exhausted) {
-            let pause = u64::try_from(RESOURCE_PAUSE.as_nanos()).unwrap_or(u64::MAX);
-            self.doors[index] = Door::Shut { until: monotonic_ns() + pause };
-        }
-    }
-
-    /// Deals with nothing that was taken until the stall is over. Multishot accepts go on meanwhile.
-    fn sit_out_stall(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
-        if self.taken.is_empty() {
-            return Ok(());
-        }
-        if self.shots == Shots::Single {
-            acceptor.sit_out_stall();
-            return Ok(());
-        }
-        while let Some(until) = acceptor.stalled_until() {
-            if sleep_until(until.min(monotonic_ns() + COUNT_NS), acceptor.stop_fd()) {
-                break;
-            }
-            self.reap(acceptor)?;
-            self.arm(acceptor)?;
-            settle(self.ring.submit())?;
-        }
-        Ok(())
-    }
-
-    /// Deals with the connections taken so far, as one batch.
-    fn take(&mut self, acceptor: &mut Acceptor) -> io::Result<()> {
-        let failed = std::mem::take(&mut self.failed);
-        let found = self.taken.len();
-        if found == 0 {
-            acceptor.tally().wakeups_empty.add(u64::from(failed));
-            return Ok(());
-        }
-        for index in 0..self.doors.len() {
-            acceptor.sample(index);
-        }
-        let mut batch = 0;
-        let mut went = Ok(());
-        while batch < found && went.is_ok() {
-            let Some(Taken { socket, back_to_back }) = self.taken.pop_front() else { break };
-            batch += 1;
-            if let Some(connection) = acceptor.admit(socket, back_to_back) {
-                let token = self.connections.insert(connection);
-                went = self.watch(acceptor, token);
-            }
-            if self.shots == Shots::Multi && went.is_ok() {
-                went = self.reap(acceptor);
-            }
-        }
-        acceptor.tally().wakeups_work.add(1);
-        acceptor.tally().batch.record(batch as u64);
-        went
-    }
-
-    /// Asks once for what an open connection waits for.
-    fn watch(&mut self, acceptor: &Acceptor, token: Token) -> io::Result<()> {
-        let Some(connection) = self.connections.get(token) else { return Ok(()) };
-        let wants = if connection.wants_to_send() { PollFlags::OUT } else { PollFlags::IN | PollFlags::RDHUP };
-        let request = poll(connection.as_fd(), wants, token);
-        self.push(acceptor, &request)?;
-        self.polls += 1;
-        Ok(())
-    }
-
-    /// Lets connections go on: those whose polls have ended, and those that are due.
-    fn advance(&mut self, acceptor: &Acceptor) -> io::Result<()> {
-        let mut ready = std::mem::take(&mut self.ready);
-        for (token, result) in ready.drain(..) {
-            if result < 0 && Errno::from_raw_os_error(-result) != Errno::CANCELED {
-                // ENOMEM: nobody would ever look at it again.
-                self.connections.abandon(token, acceptor.tally());
-            } else if result >= 0 && self.connections.advance(token, monotonic_ns(), acceptor.tally()) {
-                self.watch(acceptor, token)?;
-            }
-        }
-        if self.ready.is_empty() {
-            self.ready = ready;
-        }
-        let now = monotonic_ns();
-        while let Some(token) = self.connections.pop_due(now) {
-            // One that goes on goes on being watched.
-            if !self.connections.advance(token, now, acceptor.tally()) {
-                self.push(acceptor, &cancel(token))?;
-            }
-        }
-        Ok(())
-    }
 }
 
-impl Door {
-    /// Is it time for an accept?
-    fn is_due(self, now: u64) -> bool {
-        match self {
-            Self::Idle => true,
-            Self::Armed { .. } => false,
-            Self::Shut { until } => now >= until,
-        }
+/// What an accept came to. Each completion is to be looked at once.
+fn socket(accept: &cqueue::Entry) -> Result<OwnedFd, Errno> {
+    match accept.result() {
+        failed if failed < 0 => Err(Errno::from_raw_os_error(-failed)),
+        // SAFETY: a successful accept gives a new descriptor, and the caller owns the completion.
+        socket => Ok(unsafe { OwnedFd::from_raw_fd(socket) }),
     }
-}
-
-/// A poll that ends with the first of these events, an error or a hang-up.
-fn poll(fd: BorrowedFd<'_>, wants: PollFlags, user_data: u64) -> squeue::Entry {
-    opcode::PollAdd::new(Fd(fd.as_raw_fd()), u32::from(wants.bits())).build().user_data(user_data)
-}
-
-/// Ends the request with this user data, if it is in flight.
-fn cancel(user_data: u64) -> squeue::Entry {
-    opcode::AsyncCancel::new(user_data).build().user_data(CANCEL)
 }
 
 /// Is what `io_uring_enter(2)` said no reason to give up?

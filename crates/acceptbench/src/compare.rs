@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kernel::environment::Environment;
-use lab::{Common, Stored};
+use lab::{Common, Stored, run_name};
 use study::compare::{Comparison, Run};
 
 use crate::cli::CompareArgs;
 use crate::exit::{End, Failure};
-use crate::report::{known, quantities, run_name};
+use crate::report::{known, quantities};
 use crate::terminal::{note, say};
 
 /// Columns of the tables.
@@ -31,7 +31,7 @@ impl Side {
         if stored.trials.is_empty() {
             return Err(Failure::Usage(format!("{} holds no trial: run the experiment again", directory.display())));
         }
-        let name = run_name(directory).map_err(Failure::usage)?;
+        let name = run_name(&stored.path);
         let environment = stored.environment.as_ref().map(described).unwrap_or_default();
         Ok(Self { name, stored, environment })
     }

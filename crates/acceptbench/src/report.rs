@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use kernel::environment::Environment;
-use lab::{Experiment, Stored};
+use lab::{Experiment, Stored, run_name};
 use study::capacity::Capacity;
 use study::expectation::{Judgement, Outcome};
 use study::finding::{Comparison, Findings};
@@ -85,24 +85,17 @@ fn left(stored: &Stored) -> Option<String> {
 
 /// Writes what Prometheus would have seen of the run.
 fn write_openmetrics(file: &Path, stored: &Stored) -> Result<(), Failure> {
-    let run = run_name(&stored.path).map_err(Failure::usage)?;
-    let written = std::fs::write(file, lab::open_metrics(stored, &run));
+    let written = std::fs::write(file, lab::open_metrics(stored, &run_name(&stored.path)));
     written.map_err(|error| Failure::Usage(format!("--openmetrics: cannot write {}: {error}", file.display())))?;
     note(&format!("OpenMetrics in {0}; promtool tsdb create-blocks-from openmetrics {0} DATA", file.display()));
     Ok(())
 }
 
-/// The name of a run: that of its directory, wherever a link to it leads from.
-pub(crate) fn run_name(directory: &Path) -> anyhow::Result<String> {
-    let path = directory.canonicalize().with_context(|| format!("cannot read {}", directory.display()))?;
-    Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
-}
-
 /// The quantities that are looked at, those that the experiment compares first.
-pub(crate) fn quantities(experiment: &Experiment) -> Vec<&str> {
-    let compared = &experiment.compare.metrics;
-    let others = ALWAYS.into_iter().filter(|always| !compared.iter().any(|name| name == always));
-    compared.iter().map(String::as_str).chain(others).collect()
+pub(crate) fn quantities(experiment: &Experiment) -> Vec<&'static str> {
+    let compared: Vec<&str> = experiment.compare.metrics().map(|quantity| quantity.name).collect();
+    let others = ALWAYS.into_iter().filter(|always| !compared.contains(always));
+    compared.iter().copied().chain(others).collect()
 }
 
 impl Answer {
@@ -118,7 +111,7 @@ impl Answer {
             return Ok(answer);
         }
         let compare = &experiment.compare;
-        let metrics = compare.metrics.iter().map(|name| Quantity::named(name)).collect::<Result<Vec<_>, _>>()?;
+        let metrics: Vec<_> = compare.metrics().collect();
         let comparison = Comparison {
             design: &experiment.design,
             baselines: &compare.baselines,
@@ -134,7 +127,6 @@ impl Answer {
     /// Sums up the trials and judges the expectations.
     pub(crate) fn of(experiment: &Experiment, trials: &[Trial], attached: Option<&Attached>) -> anyhow::Result<Self> {
         let names = quantities(experiment);
-        let quantity = Quantity::named(names.first().copied().unwrap_or(ALWAYS[0]))?;
         let part = experiment.design_of_part();
         let expectations = experiment
             .expectations
@@ -154,7 +146,7 @@ impl Answer {
             None => summary = summary.explained(&experiment.design, trials, experiment.compare.smallest_effect),
         }
         let starved = experiment.part.cells.iter().any(|cell| is_starved(trials, *cell));
-        let (notes, attached) = (Vec::new(), attached.cloned());
+        let (notes, attached, quantity) = (Vec::new(), attached.cloned(), experiment.compare.main);
         Ok(Self { summary, expectations, quantity, starved, notes, attached })
     }
 
@@ -252,7 +244,7 @@ pub(crate) fn write_files(
     let environment = environment.map(describe).unwrap_or_default();
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
     write("report.md", &report.markdown()?)?;
-    let page = Page { report, run: &run_name(directory)?, analysis: experiment.analysis.as_deref(), grafana };
+    let page = Page { report, run: &run_name(directory), analysis: experiment.analysis.as_deref(), grafana };
     write("report.html", &page.html()?)
 }
 

@@ -127,6 +127,17 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
 }
 
+/// How often the calling thread has gone to sleep (getrusage(2), `ru_nvcsw`): a system call in which it did not change did
+/// not wait, however long it took.
+pub fn voluntary_switches() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: writes one rusage, to a place for one.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    debug_assert_eq!(result, 0, "neither argument can be wrong");
+    // SAFETY: all zeros are a rusage, too.
+    unsafe { usage.assume_init() }.ru_nvcsw
+}
+
 /// CPU time of another process in ns, all its threads, without children. Also of one that has ended and was not waited
 /// for. By its number in the caller's PID namespace, whatever `/proc` shows.
 ///

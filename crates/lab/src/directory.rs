@@ -111,6 +111,11 @@ pub(crate) struct Directory {
     pub(crate) course: Course,
 }
 
+/// The name of a run, everywhere: that of its directory, to be asked for by where it is ([`Stored::path`]), not by a link.
+pub fn run_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// What to do about an error of this kind, with leading punctuation, or nothing.
 type Hint = fn(io::ErrorKind) -> &'static str;
 
@@ -218,9 +223,9 @@ impl Directory {
         self.path.join(ATTACHED)
     }
 
-    /// The name of the directory: the run's name everywhere.
+    /// What the run is called.
     pub(crate) fn run(&self) -> String {
-        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        run_name(&self.path)
     }
 
     /// Where the processes of a trial write.

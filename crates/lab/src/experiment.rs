@@ -21,6 +21,7 @@ use serde::Deserialize;
 use study::design::Design;
 use study::expectation::Expectation;
 use study::finding::Claim;
+use study::quantity::Quantity;
 use telemetry::units::Span;
 use thiserror::Error;
 use toml::Spanned;
@@ -86,10 +87,12 @@ pub enum Family {
 }
 
 /// What the answer is about.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Compare {
-    /// Quantities, the main one first.
-    pub metrics: Vec<String>,
+    /// The quantity that answers the question.
+    pub main: &'static Quantity,
+    /// The other quantities that are compared.
+    pub others: Vec<&'static Quantity>,
     /// The cell of the main grid that the others are held against, if the file names one.
     pub baseline: Option<usize>,
     /// The cell of each grid that its others are held against; a grid without one is not compared.
@@ -100,6 +103,13 @@ pub struct Compare {
     pub claim: Claim,
     /// Why nothing can be found, if that is asked for: no reason not to read what was run all the same.
     out_of_reach: Option<ExperimentError>,
+}
+
+impl Compare {
+    /// What is compared, the main quantity first.
+    pub fn metrics(&self) -> impl Iterator<Item = &'static Quantity> + '_ {
+        std::iter::once(self.main).chain(self.others.iter().copied())
+    }
 }
 
 /// An experiment that cannot be run as written: one line, `file:line: what and how to mend it`.

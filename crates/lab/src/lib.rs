@@ -25,7 +25,7 @@ mod trial;
 mod tryout;
 
 pub use agenda::Agenda;
-pub use directory::{DirectoryError, Reopened, Stored};
+pub use directory::{DirectoryError, Reopened, Stored, run_name};
 pub use experiment::{
     AdminAddress, Attach, Common, Experiment, ExperimentError, Part, PartError, Place, Searched, Wiring, schema,
 };

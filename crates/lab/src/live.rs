@@ -168,7 +168,7 @@ impl Live {
     pub(crate) fn summary(&self, trials: &[Trial]) -> Option<Summary> {
         let Experiment { compare, design, search, .. } = &self.experiment;
         let Some(Searched { search, .. }) = search else {
-            let names: Vec<&str> = compare.metrics.iter().map(String::as_str).collect();
+            let names: Vec<&str> = compare.metrics().map(|quantity| quantity.name).collect();
             return Summary::of(design, trials, &names).ok();
         };
         // Medians of a cell would mix its levels.

@@ -80,6 +80,9 @@ pub struct UnknownQuantity {
 }
 
 impl Quantity {
+    /// What is compared where nothing is said: what became of attempts, and how long those waited that were served.
+    pub const DEFAULTS: [&'static Self; 2] = [&catalogue::RATIOS[0], &catalogue::CONFIRM_LATENCY[2]];
+
     /// Every quantity, in the order of the catalogue.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         catalogue::CATALOGUE.iter().copied().flatten()
@@ -293,6 +296,11 @@ mod tests {
         trial.ledger.lines[1].residual = 2;
         trial.ledger.lines[2].residual = -3;
         close("residual", &trial, -3.0);
+    }
+
+    #[test]
+    fn what_is_compared_by_itself_is_what_experiments_md_says() {
+        assert_eq!(Quantity::DEFAULTS.map(|quantity| quantity.name), ["served-ratio", "confirm-latency.p99"]);
     }
 
     #[test]

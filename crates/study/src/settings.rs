@@ -32,15 +32,26 @@ pub fn of_options(server: &server::Opts, loadgen: &loadgen::Opts) -> BTreeMap<St
 }
 
 fn extend(settings: &mut BTreeMap<String, String>, prefix: &str, options: &impl Serialize) {
-    // Options are flat structs of texts and numbers, which JSON always can say.
-    let Ok(Value::Object(fields)) = serde_json::to_value(options) else { return };
-    for (name, value) in fields {
-        let text = match value {
-            Value::Null => continue,
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        settings.insert(format!("{prefix}{name}"), text);
+    let texts =
+        fields(options).into_iter().filter_map(|(name, value)| Some((format!("{prefix}{name}"), text(&value)?)));
+    settings.extend(texts);
+}
+
+/// Options by their names, unset ones as null.
+pub(crate) fn fields(options: &impl Serialize) -> BTreeMap<String, Value> {
+    match serde_json::to_value(options) {
+        Ok(Value::Object(fields)) => fields.into_iter().collect(),
+        // Options are flat structs of texts and numbers, which JSON always can say.
+        _ => BTreeMap::new(),
+    }
+}
+
+/// An option as people write it; `None` where it is not set.
+pub(crate) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One text form per type: what a flag takes is what a TOML file and a JSON record hold.
 //!
-//! Owns [`string_serde!`](crate::string_serde), which derives serde from `Display` and `FromStr`, so that a type cannot
+//! Owns [`string_serde!`](crate::string_serde!), which derives serde from `Display` and `FromStr`, so that a type cannot
 //! be written one way on the command line and another way in a file.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::de::{Error, Visitor};
 
-/// Reads a value from a string and from nothing else. Made by [`string_serde!`](crate::string_serde).
+/// Reads a value from a string and from nothing else. Made by [`string_serde!`](crate::string_serde!).
 #[derive(Debug)]
 pub struct TextVisitor<T> {
     expected: &'static str,

@@ -1,6 +1,6 @@
 //! What a text may look like, for the JSON Schema of experiment files.
 //!
-//! Owns [`text_schema!`](crate::text_schema), which gives a type of [`string_serde!`](crate::string_serde) its pattern. A
+//! Owns [`text_schema!`](crate::text_schema!), which gives a type of [`string_serde!`](crate::string_serde!) its pattern. A
 //! pattern tells an editor what to write; whether a value makes sense only `FromStr` knows, so a pattern may let more pass
 //! than that does.
 

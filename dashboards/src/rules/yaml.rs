@@ -14,11 +14,12 @@ const INTERVAL: &str = "10s";
 /// Columns of a folded line without its indent.
 const WIDTH: usize = 100;
 
+/// What every file begins with.
+const MADE: &str = "# Made by `cargo run -p dashboards`; see docs/dashboards.md.";
+
+/// An item of the list `groups`, without its rules.
 fn head(group: &str) -> String {
-    format!(
-        "# Made by `cargo run -p dashboards`; see docs/dashboards.md. Loads in Prometheus 2.42 and in 3.x.\n\n\
-         groups:\n  - name: {group}\n    interval: {INTERVAL}\n    rules:\n"
-    )
+    format!("  - name: {group}\n    interval: {INTERVAL}\n    rules:\n")
 }
 
 /// `text` after `key`, folded at spaces.
@@ -39,7 +40,7 @@ fn folded(out: &mut String, indent: usize, key: &str, text: &str) {
     let _ = writeln!(out, "{inner}{line}");
 }
 
-/// The file of recorded series.
+/// The group of recorded series.
 pub(super) fn recording(rules: &[Recorded]) -> String {
     let mut out = head("acceptbench-recorded");
     for rule in rules {
@@ -49,7 +50,7 @@ pub(super) fn recording(rules: &[Recorded]) -> String {
     out
 }
 
-/// The file of alerts.
+/// The group of alerts.
 pub(super) fn alerting(alerts: &[Alert]) -> String {
     let mut out = head("acceptbench-alerts");
     for alert in alerts {
@@ -61,6 +62,24 @@ pub(super) fn alerting(alerts: &[Alert]) -> String {
         folded(&mut out, 10, "summary", alert.summary);
         folded(&mut out, 10, "description", alert.description);
         let _ = writeln!(out, "          dashboard: /d/{UID_PREFIX}{}", alert.board);
+    }
+    out
+}
+
+/// A group as a file for `rule_files`.
+pub(super) fn file(group: &str) -> String {
+    format!("{MADE} Loads in Prometheus 2.42 and in 3.x.\n\ngroups:\n{group}")
+}
+
+/// Groups as one resource for the Prometheus operator. Its fields:
+/// <https://prometheus-operator.dev/docs/api-reference/api/#monitoring.coreos.com/v1.PrometheusRule>.
+pub(super) fn resource(groups: &[String]) -> String {
+    let mut out = format!(
+        "{MADE} Both rule files as one resource: needs the Prometheus operator.\n\
+         apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: acceptbench\nspec:\n  groups:\n"
+    );
+    for line in groups.iter().flat_map(|group| group.lines()) {
+        let _ = writeln!(out, "  {line}");
     }
     out
 }

@@ -1,5 +1,5 @@
 //! Who is told what, and when: a line that replaces itself on a terminal, a line now and then in a journal, JSON lines for
-//! programs. What they say is in [`live`](super::live), [`summary`](super::summary) and [`json`](super::json).
+//! programs. What they say is in [`live`], [`summary`] and [`json`](super::json).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -40,10 +40,11 @@ fn a_run_that_nobody_can_go_on_with_is_reported_with_the_reason() {
 #[test]
 fn quantities_are_named_once_those_that_are_compared_first() {
     let mut experiment = two_cells();
-    experiment.compare.metrics = vec!["overflows".to_owned(), "attempts".to_owned()];
+    let named = |name| Quantity::named(name).expect("a quantity");
+    (experiment.compare.main, experiment.compare.others) = (named("overflows"), vec![named("unserved-ratio")]);
     assert_eq!(
         quantities(&experiment),
-        ["overflows", "attempts", "served-ratio", "confirm-latency.p50", "confirm-latency.p99", "phantoms"]
+        ["overflows", "unserved-ratio", "served-ratio", "confirm-latency.p50", "confirm-latency.p99", "phantoms"]
     );
 }
 

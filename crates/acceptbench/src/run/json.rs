@@ -138,8 +138,8 @@ pub(super) struct Ended<'a> {
     repeated: bool,
     /// Of the measured phase.
     verdicts: &'a BTreeMap<Verdict, u64>,
-    /// The one that answers the question; null where none is compared.
-    quantity: Option<Figure>,
+    /// The one that answers the question.
+    quantity: Figure,
     /// What does not balance, by the number of the ledger's line.
     residuals: BTreeMap<u8, i64>,
     invalid: &'a [String],
@@ -158,7 +158,7 @@ struct Figure {
 }
 
 impl<'a> Ended<'a> {
-    pub(super) fn new(trial: &'a Trial, main: Option<&'static Quantity>, agenda: &Agenda, progress: Progress) -> Self {
+    pub(super) fn new(trial: &'a Trial, main: &'static Quantity, agenda: &Agenda, progress: Progress) -> Self {
         let lines = trial.ledger.lines.iter().filter(|line| !line.balances());
         Self {
             trial: trial.trial,
@@ -170,7 +170,7 @@ impl<'a> Ended<'a> {
             valid: trial.is_valid(),
             repeated: !trial.is_valid() && agenda.repeats(trial.trial),
             verdicts: &trial.loadgen.measured.verdicts,
-            quantity: main.map(|main| Figure { name: main.name, value: main.of(trial), unit: main.unit }),
+            quantity: Figure { name: main.name, value: main.of(trial), unit: main.unit },
             residuals: lines.map(|line| (line.number, line.residual)).collect(),
             invalid: &trial.invalid,
             warnings: &trial.warnings,

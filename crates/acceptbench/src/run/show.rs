@@ -97,7 +97,7 @@ impl<'a> Show<'a> {
 
     fn ended(&mut self, trial: &Trial, agenda: &Agenda, trials: &[Trial]) {
         clear_progress();
-        let main = self.experiment.compare.metrics.first().and_then(|name| Quantity::named(name).ok());
+        let main = self.experiment.compare.main;
         let budget = Budget::of(self.experiment, agenda, trials);
         match self.how {
             How::Bar => {}
@@ -151,15 +151,12 @@ fn opening(name: &str, agenda: &Agenda, most: &str, budget: &str) -> String {
 }
 
 /// A trial that ended, in a line.
-fn line(trial: &Trial, agenda: &Agenda, main: Option<&Quantity>, budget: Budget) -> String {
-    let figure = match (trial.is_valid(), main) {
-        (false, _) if agenda.repeats(trial.trial) => "does not count, will be repeated".to_owned(),
-        (false, _) => "does not count".to_owned(),
-        (true, main) => main
-            .and_then(|quantity| {
-                Some(format!("{} {}", quantity.name, format::value(quantity.of(trial)?, quantity.unit)))
-            })
-            .unwrap_or_default(),
+fn line(trial: &Trial, agenda: &Agenda, main: &Quantity, budget: Budget) -> String {
+    let figure = match main.of(trial) {
+        _ if !trial.is_valid() && agenda.repeats(trial.trial) => "does not count, will be repeated".to_owned(),
+        _ if !trial.is_valid() => "does not count".to_owned(),
+        Some(value) => format!("{} {}", main.name, format::value(value, main.unit)),
+        None => String::new(),
     };
     let left = if budget.trials == 0 { String::new() } else { format!("  {} left", roughly(budget.left)) };
     format!("{:>4}/{}  {:<44} {figure}{left}", agenda.done(), agenda.places(), trial.name)

@@ -165,10 +165,10 @@ fn a_runner_told_to_stop_undoes_its_changes_first() {
 fn a_trial_whose_generator_was_restarted_does_not_count_and_is_repeated() {
     inside("a_trial_whose_generator_was_restarted_does_not_count_and_is_repeated", || {
         let mut deployment = Deployment::start();
-        let file = experiment("10ms", "2500ms", 1).replace("to = [16, 64, 256]", "to = [16]");
+        let file = experiment("10ms", "1500ms", 1).replace("to = [16, 64, 256]", "to = [16]");
         let run = Run::new(&file);
         let runner = run.start(&[]);
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(600));
         deployment.restart_generator();
         let output = runner.wait_with_output().expect("a child");
         let trials = run.trials();

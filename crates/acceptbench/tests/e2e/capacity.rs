@@ -15,13 +15,13 @@ fn experiment(family: &str) -> String {
         replicates = 1
         retries = 0
         warm-up = "0s"
-        measure = "400ms"
+        measure = "300ms"
         family = "{family}"
         [server]
         stall = "0s+forever"
         [loadgen]
         arrivals = "burst:1100/1s"
-        deadline = "600ms"
+        deadline = "450ms"
         max-in-flight = 1100
         workers = 1
         [sysctl]

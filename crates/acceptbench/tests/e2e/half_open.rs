@@ -8,7 +8,7 @@ use study::results::Trial;
 
 use crate::bad_input::file_is_refused;
 use crate::host::{answered, ordinary_program};
-use crate::support::{self, Lab, acceptbench, machine, text};
+use crate::support::{self, Lab, acceptbench, machine, part_of_the_machine, text};
 
 /// An experiment about half-open sockets.
 fn experiment(topology: &str, measure: &str, rest: &str) -> String {
@@ -20,7 +20,11 @@ fn experiment(topology: &str, measure: &str, rest: &str) -> String {
 
 /// Runs it; every trial must balance, and know each half-open socket as an attempt outside the cohort.
 fn balanced(text: &str) -> Vec<Trial> {
-    let trials = support::balanced(text);
+    balanced_with(machine(), text)
+}
+
+fn balanced_with<G>(machine: G, text: &str) -> Vec<Trial> {
+    let trials = support::balanced_with(machine, text);
     for trial in &trials {
         let kept = trial.loadgen.half_open.kept;
         assert_eq!(trial.loadgen.warm_up.verdict(Verdict::HalfOpen), kept, "{}", trial.name);
@@ -43,7 +47,7 @@ fn overload_balances_beside_half_open_sockets_with_every_kind_of_cookies() {
     for topology in ["veth", "loopback"] {
         let trials = balanced(&experiment(
             topology,
-            "500ms",
+            "300ms",
             r#"
             [server]
             backlog = 16
@@ -83,14 +87,14 @@ fn overload_balances_beside_half_open_sockets_with_every_kind_of_cookies() {
 #[test]
 fn the_syn_queue_holds_backlog_plus_one_or_three_quarters_of_its_sysctl() {
     for family in ["ipv4", "ipv6"] {
-        let trials = balanced(&experiment(
+        let short = experiment(
             "veth",
-            "100ms",
+            "50ms",
             &format!(
                 r#"
                 family = "{family}"
                 [loadgen]
-                rate = 200
+                rate = 400
                 deadline = "100ms"
                 workers = 1
                 [half-open]
@@ -108,7 +112,8 @@ fn the_syn_queue_holds_backlog_plus_one_or_three_quarters_of_its_sysctl() {
                 to = [0, 1, 2]
                 "#
             ),
-        ));
+        );
+        let trials = balanced_with(part_of_the_machine(), &short.replace("warm-up = \"100ms\"", "warm-up = \"50ms\""));
         assert_eq!(trials.len(), 27);
         for trial in trials {
             let by_backlog = number(&trial, "server.backlog") + 1;
@@ -147,10 +152,12 @@ fn the_syn_queue_holds_backlog_plus_one_or_three_quarters_of_its_sysctl() {
 fn pressure_outlasts_the_retries_of_either_side() {
     // With one retry a request lives 3 s and its client gives up after 3 s; but the SYNs go on, at 1, 2, 3, 4 and 5 s, and
     // each sets its request's timer anew.
-    let trials = balanced(&experiment(
-        "veth",
-        "5500ms",
-        r#"
+    let trials = balanced_with(
+        part_of_the_machine(),
+        &experiment(
+            "veth",
+            "5500ms",
+            r#"
         [loadgen]
         rate = 50
         deadline = "100ms"
@@ -161,7 +168,8 @@ fn pressure_outlasts_the_retries_of_either_side() {
         "net.ipv4.tcp_synack_retries" = 1
         "net.ipv4.tcp_syn_retries" = 1
         "#,
-    ));
+        ),
+    );
     let trial = &trials[0];
     let (half_open, terms) = (trial.loadgen.half_open, &trial.ledger.terms);
     assert_eq!((half_open.kept, half_open.answered), (20, 20));

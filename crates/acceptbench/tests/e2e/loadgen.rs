@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use telemetry::admin::get_local;
 
-use crate::support::{acceptbench, machine, text};
+use crate::support::{acceptbench, part_of_the_machine, text};
 
 /// `acceptbench server`, ended with the value.
 pub(crate) struct Server(Child);
@@ -73,7 +73,7 @@ fn a_terminal_shows_one_line_in_place_and_then_the_summary() {
     if Command::new("script").arg("--version").output().is_err() {
         return println!("skipped: script not found; install the Debian package bsdutils");
     }
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("loadgen::a_terminal_shows_one_line_in_place_and_then_the_summary", Own::Network, || {
         let _server = Server::start(&["--accept-delay", "20ms"]);
         let load = format!(
@@ -106,7 +106,7 @@ fn a_terminal_shows_one_line_in_place_and_then_the_summary() {
 
 #[test]
 fn a_journal_gets_a_line_every_ten_seconds_and_no_escape_codes() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("loadgen::a_journal_gets_a_line_every_ten_seconds_and_no_escape_codes", Own::Network, || {
         let _server = Server::start(&[]);
         let output = run(&["--admin", "off", "--rate", "100", "--duration", "12s"]);
@@ -122,7 +122,7 @@ fn a_journal_gets_a_line_every_ten_seconds_and_no_escape_codes() {
 
 #[test]
 fn json_is_a_document_a_line_that_agrees_with_the_metrics() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("loadgen::json_is_a_document_a_line_that_agrees_with_the_metrics", Own::Network, || {
         let _server = Server::start(&[]);
         let args = ["--json", "--rate", "150", "--duration", "4s", "--warm-up", "1s", "--admin", "127.0.0.1:0"];
@@ -182,7 +182,7 @@ fn json_is_a_document_a_line_that_agrees_with_the_metrics() {
 
 #[test]
 fn who_was_stopped_for_a_while_was_late_and_says_so() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("loadgen::who_was_stopped_for_a_while_was_late_and_says_so", Own::Network, || {
         let _server = Server::start(&[]);
         let child = loadgen(&["--json", "--admin", "off", "--rate", "100", "--duration", "3s"]).spawn();
@@ -200,7 +200,7 @@ fn who_was_stopped_for_a_while_was_late_and_says_so() {
 
 #[test]
 fn who_ran_out_of_ports_or_descriptors_says_so() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("loadgen::who_ran_out_of_ports_or_descriptors_says_so", Own::Network, || {
         let _server = Server::start(&["--on-accept", "hold", "--hold", "30s"]);
         let sparing = ["--json", "--admin", "off", "--rate", "300", "--duration", "1s", "--deadline", "800ms"];

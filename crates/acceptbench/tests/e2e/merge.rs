@@ -8,7 +8,7 @@ use rerun::{Own, in_namespaces};
 use serde_json::Value;
 
 use crate::loadgen::Server;
-use crate::support::{Lab, acceptbench, machine, text};
+use crate::support::{Lab, acceptbench, part_of_the_machine, text};
 
 /// A load whose instants are random, with a warm-up.
 const LOAD: [&str; 12] = [
@@ -64,7 +64,7 @@ fn refused(output: &Output, says: &str) {
 
 #[test]
 fn four_processes_are_one_load() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     in_namespaces("merge::four_processes_are_one_load", Own::Network, || {
         let _server = Server::start(&[]);
         let logs =

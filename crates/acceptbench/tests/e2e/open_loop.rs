@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Lab, acceptbench, machine, text};
+use crate::support::{Lab, acceptbench, machine, part_of_the_machine, text};
 
 #[test]
 fn a_stalled_server_does_not_slow_the_generator_and_the_stall_shows() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     let trials = Lab::new().trials(
         r#"
         [experiment]
@@ -75,7 +75,7 @@ fn what_the_generator_issued_late_counts_against_the_planned_instant_only() {
 
 #[test]
 fn what_a_stopped_generator_missed_shows_from_the_plan_and_hides_from_the_issue() {
-    let _machine = machine();
+    let _machine = part_of_the_machine();
     let lab = Lab::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let address = format!("127.0.0.1:{port}");

@@ -3,17 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use study::results::Trial;
 use tempfile::TempDir;
 
 /// One measurement at a time: two would be each other's noise.
-static MACHINE: Mutex<()> = Mutex::new(());
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// The machine, for as long as the guard lives.
-pub(crate) fn machine() -> MutexGuard<'static, ()> {
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn machine() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A part of the machine: for what is neither noise to others of its kind nor minds theirs, in a network of its own.
+pub(crate) fn part_of_the_machine() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The built program with a clean environment.
@@ -74,7 +79,11 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Runs an experiment; every trial must balance, line by line.
 pub(crate) fn balanced(experiment: &str) -> Vec<Trial> {
-    let _machine = machine();
+    balanced_with(machine(), experiment)
+}
+
+/// [`balanced`] with as much of the machine as it needs.
+pub(crate) fn balanced_with<G>(_machine: G, experiment: &str) -> Vec<Trial> {
     let (_, trials, said) = Lab::new().try_trials(experiment);
     assert!(!trials.is_empty(), "{said}");
     for trial in &trials {

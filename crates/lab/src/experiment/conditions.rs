@@ -74,9 +74,10 @@ pub(super) fn compare(
     header: &Header,
     places: &Places<'_>,
 ) -> Result<Compare, ExperimentError> {
-    let metrics = || vec!["served-ratio".to_owned(), "confirm-latency.p99".to_owned()];
+    let [main, other] = Quantity::DEFAULTS;
     let mut compare = Compare {
-        metrics: metrics(),
+        main,
+        others: vec![other],
         baseline: None,
         baselines: first_cells(places.design),
         smallest_effect: 0.05,
@@ -85,11 +86,12 @@ pub(super) fn compare(
     };
     let Some(spanned) = wire else { return Ok(compare) };
     let wire = spanned.get_ref();
-    for metric in &wire.metrics {
-        Quantity::named(metric.get_ref()).map_err(|error| source.error(&metric.span(), error.to_string()))?;
-    }
-    if !wire.metrics.is_empty() {
-        compare.metrics = wire.metrics.iter().map(|metric| metric.get_ref().clone()).collect();
+    let metrics = wire.metrics.iter().map(|metric| {
+        Quantity::named(metric.get_ref()).map_err(|error| source.error(&metric.span(), error.to_string()))
+    });
+    let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
+    if let Some((main, others)) = metrics.split_first() {
+        (compare.main, compare.others) = (main, others.to_vec());
     }
     if let Some(text) = &wire.baseline {
         (compare.baseline, compare.baselines) = baselines(source, text, places)?;

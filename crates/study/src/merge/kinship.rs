@@ -7,6 +7,7 @@ use loadgen::{Opts, Snapshot};
 use serde_json::Value;
 
 use super::{Clash, MergeError, Part};
+use crate::settings::{self, fields};
 
 /// Options of the machine that a shard runs on, which may differ: what is planned does not depend on them.
 pub(super) const OWN: [&str; 9] =
@@ -28,18 +29,7 @@ fn shown(books: &Snapshot) -> String {
 
 /// A setting as it was written.
 pub(super) fn text(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => "not set".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
-fn fields(opts: &Opts) -> BTreeMap<String, Value> {
-    match serde_json::to_value(opts) {
-        Ok(Value::Object(fields)) => fields.into_iter().collect(),
-        _ => BTreeMap::new(),
-    }
+    value.and_then(settings::text).unwrap_or_else(|| "not set".to_owned())
 }
 
 /// The options of a shard's own machine that are not the defaults.

@@ -77,7 +77,7 @@ use accept_path::{QUEUE, SERVER};
 pub(super) const CATALOGUE: &[&[Quantity]] =
     &[RATIOS, ATTEMPTS, CONFIRM_LATENCY, CONNECT_LATENCY, CONFIRM_SERVICE, LAG, KERNEL, SERVER, QUEUE, DEMAND];
 
-const RATIOS: &[Quantity] = &[
+pub(super) const RATIOS: &[Quantity] = &[
     quantity!(
         "served-ratio",
         "served of planned",
@@ -170,7 +170,7 @@ const ATTEMPTS: &[Quantity] = &[
     )),
 ];
 
-const CONFIRM_LATENCY: &[Quantity] = times!(
+pub(super) const CONFIRM_LATENCY: &[Quantity] = times!(
     "confirm-latency",
     "first byte",
     "time from the planned instant to the server's first byte",

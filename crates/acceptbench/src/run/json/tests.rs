@@ -50,13 +50,16 @@ fn a_trial_that_does_not_count_says_why_and_whether_it_is_repeated() {
     trial.invalid.push("the books never stood still".to_owned());
     trial.loadgen.measured.planned = 8;
     trial.loadgen.measured.verdicts = [(Verdict::Served, 6), (Verdict::TimedOut, 2)].into();
-    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, Some(quantity), &agenda, progress))));
+    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, quantity, &agenda, progress))));
     assert_eq!((&ended["valid"], &ended["repeated"], &ended["seconds"]), (&json!(false), &json!(true), &json!(1.5)));
     assert_eq!(ended["verdicts"], json!({ "served": 6, "timed-out": 2 }));
     assert_eq!(ended["quantity"], json!({ "name": "served-ratio", "value": 0.75, "unit": "ratio" }));
     assert_eq!((&ended["invalid"][0], &ended["residuals"]), (&json!("the books never stood still"), &json!({})));
-    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, None, &agenda, progress))));
-    assert_eq!((&ended["event"], &ended["quantity"]), (&json!("ended"), &Value::Null));
+    let latency = Quantity::named("confirm-latency.p99").expect("a quantity");
+    let ended = parsed(&Event::Ended(Box::new(Ended::new(&trial, latency, &agenda, progress))));
+    assert_eq!(ended["event"], "ended");
+    let nothing = json!({ "name": "confirm-latency.p99", "value": null, "unit": "seconds" });
+    assert_eq!(ended["quantity"], nothing, "the latency of nothing");
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn every_key_of_every_event_stands_on_its_page() {
     for event in [
         Event::Start(Start::new(&experiment, Path::new("x"), None, &course, progress)),
         Event::Began(Began::new(planned, "backlog 16", progress)),
-        Event::Ended(Box::new(Ended::new(&trial, Some(quantity), &agenda, progress))),
+        Event::Ended(Box::new(Ended::new(&trial, quantity, &agenda, progress))),
         Event::End(Box::new(End::new(&experiment, Path::new("x"), None, &end))),
     ] {
         let event = parsed(&event);

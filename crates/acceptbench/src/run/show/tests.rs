@@ -17,7 +17,7 @@ fn the_bar_fits_its_line_and_says_when_it_is_done() {
 fn a_line_says_what_a_trial_came_to_and_what_is_left() {
     let experiment = two_cells();
     let agenda = Agenda::new(&experiment);
-    let main = Quantity::named("served-ratio").ok();
+    let main = Quantity::named("served-ratio").expect("a quantity");
     let mut trial = record(0, 0, 1.0);
     trial.loadgen.measured.planned = 4;
     trial.loadgen.measured.verdicts.insert(::loadgen::Verdict::Served, 1);

@@ -1,40 +1,21 @@
-//! deploy/compose.yaml is a compose file by the compose specification, and keeps the promises of docs/deploy.md. That it
-//! runs is shown by deploy/compose-test.sh on an engine.
+//! deploy/compose.yaml is a compose file by the compose specification.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use compose_spec::Compose;
 use serde_yaml::{Mapping, Value};
 
-const HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
-
-/// `${NAME:-default}` replaced by its default; no other form is used.
-fn with_defaults(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (variable, after) = after.split_once('}').expect("a closed ${");
-        let (name, default) = variable.split_once(":-").unwrap_or_else(|| panic!("{variable} has no default"));
-        assert!(name.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{name}");
-        out.push_str(before);
-        out.push_str(default);
-        rest = after;
-    }
-    out + rest
-}
+use crate::files;
 
 /// The file as written, and as compose reads it.
 fn compose() -> (String, Value) {
-    let text = std::fs::read_to_string(Path::new(HOME).join("compose.yaml")).expect("deploy/compose.yaml");
-    let mut value: Value = serde_yaml::from_str(&with_defaults(&text)).expect("YAML");
-    value.apply_merge().expect("merge keys");
+    let text = files::read("deploy/compose.yaml");
+    let value = files::with_defaults(&text, &[]);
     (text, value)
 }
 
 fn services(compose: &Value) -> impl Iterator<Item = (&str, &Mapping)> {
-    let services = compose["services"].as_mapping().expect("services");
-    services.iter().map(|(name, service)| (name.as_str().expect("a name"), service.as_mapping().expect("a service")))
+    files::fields(&compose["services"]).map(|(name, service)| (name, service.as_mapping().expect("a service")))
 }
 
 #[test]
@@ -105,16 +86,12 @@ fn no_service_of_ours_has_a_right_it_does_not_need() {
 #[test]
 fn what_can_be_set_is_documented_and_what_is_mounted_is_there() {
     let (text, value) = compose();
-    let docs = std::fs::read_to_string(Path::new(HOME).join("../docs/deploy.md")).expect("docs/deploy.md");
-    for variable in text.split("${").skip(1) {
-        let (name, _) = variable.split_once(":-").expect("a default");
-        assert!(docs.contains(&format!("`{name}`")), "docs/deploy.md does not name {name}");
-    }
+    files::assert_documented(&text, &files::read("docs/deploy.md"));
     for (name, service) in services(&value) {
         for volume in service.get("volumes").and_then(Value::as_sequence).into_iter().flatten() {
             let source = volume.as_str().and_then(|volume| volume.split(':').next()).expect("a short volume");
             if source.starts_with('.') {
-                assert!(Path::new(HOME).join(source).exists(), "{name} mounts {source}, which is not there");
+                assert!(files::path("deploy").join(source).exists(), "{name} mounts {source}, which is not there");
             }
         }
     }
