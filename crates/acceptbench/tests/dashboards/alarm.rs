@@ -118,7 +118,7 @@ fn all_is_well(prometheus: &Prometheus, range: Range) {
         let series = prometheus.instant(&recorded.name, range).expect("an answer");
         let values = || series.iter().flat_map(|series| &series.points).map(|(_, value)| *value);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-        println!("{} while all is well: {least} to {most}, {} values", recorded.name, values().count());
+        println!("{} when all has been well: {least} to {most} in {} series", recorded.name, series.len());
         assert!(!series.is_empty(), "{} records nothing", recorded.name);
     }
     // On a machine that is busy with something else the generator is late, and then that is to be said.
