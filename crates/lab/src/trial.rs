@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernel::process::{self, monotonic_ns};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use study::results::Timings;
 use telemetry::Stop;
@@ -25,6 +26,7 @@ use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerReque
 use crate::experiment::{Family, Wiring};
 use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
+use crate::target::Order;
 use crate::trial::addresses::addresses;
 
 /// The port servers of trials listen on: below every ephemeral range.
@@ -35,6 +37,9 @@ const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time between the decision to start and the first planned arrival, so that both ends know before it comes.
 const HEAD_START_NS: u64 = 3_000_000;
+
+/// How often the runner looks whether a target is ready.
+const READY_POLL: Duration = Duration::from_millis(2);
 
 /// How often the runner asks during the drain.
 const POLL: Duration = Duration::from_millis(10);
@@ -51,6 +56,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) wiring: Wiring,
     pub(crate) family: Family,
     pub(crate) resolved: &'a Resolved,
+    /// What runs in the server's place.
+    pub(crate) target: Option<&'a Order>,
     /// Seed of this trial's arrivals and service times.
     pub(crate) seed: u64,
 }
@@ -170,7 +177,7 @@ impl Drop for Holder {
 
 impl Trial {
     /// Has `holder` build what the recipe says, and waits until both ends are ready.
-    pub(crate) fn start(recipe: &Recipe<'_>, holder: Holder) -> Result<Self, TrialError> {
+    pub(crate) fn start(recipe: &Recipe<'_>, holder: Holder, stop: &Stop) -> Result<Self, TrialError> {
         let began = Instant::now();
         let (server, server_end) = channel_pair()?;
         let (loadgen, loadgen_end) = channel_pair()?;
@@ -197,15 +204,13 @@ impl Trial {
             .map_err(|error| started.broken("the trial", error.into()))?;
         // Only the children hold these ends: when they die, we read end of file.
         drop((server_end, loadgen_end));
-        started.prepare(recipe, SocketAddr::new(addresses.server.0, PORT))?;
+        let port = recipe.target.map_or(PORT, |target| target.port.get());
+        started.prepare(recipe, SocketAddr::new(addresses.server.0, port), stop)?;
         started.set_up = began.elapsed();
         Ok(started)
     }
 
-    fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
-        let mut server_opts = recipe.resolved.server.clone();
-        server_opts.listen = address.into();
-        server_opts.seed = recipe.seed;
+    fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr, stop: &Stop) -> Result<(), TrialError> {
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();
         loadgen_opts.seed = recipe.seed;
@@ -218,12 +223,15 @@ impl Trial {
         }
         // The ends find it when they come up; then the answers.
         server
-            .send(&ServerRequest::Prepare(Box::new(server_opts)))
+            .send(&prepare_server(recipe, address))
             .and_then(|()| loadgen.send(&prepare_loadgen))
             .map_err(|error| self.broken("the trial", error))?;
         let built: Result<Built, Failure> =
             self.holder.control.receive().map_err(|error| self.broken("the trial", error))?;
         self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
+        if let Some(target) = recipe.target {
+            wait_readable(&server, target.ready.duration() + REPLY_LIMIT, stop)?;
+        }
         server.done().map_err(|error| self.broken("the server", error))?;
         loadgen.done().map_err(|error| self.broken("the load generator", error))
     }
@@ -383,6 +391,32 @@ struct Still {
     resets_sent: u64,
     active_opens: u64,
     concluded: u64,
+}
+
+/// What the server's process is told.
+fn prepare_server(recipe: &Recipe<'_>, address: SocketAddr) -> ServerRequest {
+    match recipe.target {
+        Some(order) => ServerRequest::PrepareTarget(Box::new(order.clone())),
+        None => {
+            let opts = server::Opts { listen: address.into(), seed: recipe.seed, ..recipe.resolved.server.clone() };
+            ServerRequest::Prepare(Box::new(opts))
+        }
+    }
+}
+
+/// Waits for an answer that may take long, unless told to stop.
+fn wait_readable(channel: &Channel, limit: Duration, stop: &Stop) -> Result<(), TrialError> {
+    let deadline = Instant::now() + limit;
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    while Instant::now() < deadline {
+        let mut fds = [PollFd::new(channel, PollFlags::IN)];
+        // Whatever is wrong with the socket, reading from it will say.
+        if poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().is_empty() {
+            break;
+        }
+        sleep_or_stop(READY_POLL, stop)?;
+    }
+    Ok(())
 }
 
 fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), TrialError> {

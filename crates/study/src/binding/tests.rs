@@ -11,7 +11,7 @@ fn overflowing(backlog: u32, somaxconn: u32, overflows: u64) -> Trial {
     let mut trial = testing::trial(0);
     trial.sysctls.insert("net.core.somaxconn".to_owned(), somaxconn.to_string());
     let listener = &mut trial.server.listeners[0];
-    (listener.backlog_requested, listener.limit) = (backlog, backlog.min(somaxconn));
+    (listener.backlog_requested, listener.limit) = (Some(backlog), backlog.min(somaxconn));
     trial.server.kernel.net.listen_overflows = overflows;
     trial.server.kernel.net.listen_drops = overflows;
     trial.loadgen.opts.duration = "2s".parse().unwrap();

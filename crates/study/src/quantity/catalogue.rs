@@ -284,8 +284,8 @@ const KERNEL: &[Quantity] = &[
         "lost with a process",
         Count,
         Lower,
-        "Connections accepted by a process that was killed before it counted them, whole trial, from the ledger",
-        |t| whole(t).then_some(t.ledger.terms.lost as f64)
+        "Connections accepted by a process that was killed before it counted them, whole trial, from the ledger; no value of a target",
+        |t| (whole(t) && t.target.is_none()).then_some(t.ledger.terms.lost as f64)
     ),
     quantity!(
         "residual",
