@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 use crate::experiment::{Family, Wiring};
 use crate::sources;
-use crate::target::Target;
+use crate::target::{self, Target};
 
 /// What settings are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Settings {
             Some(("server", _)) if self.target.is_some() => {
                 return Err(format!("{name} cannot be set beside [target]: {NOT_BESIDE_A_TARGET}"));
             }
-            Some(("target", key)) => self.set_target(name, key, value)?,
+            Some(("target", key)) => target::set(self.target.as_mut(), name, key, value)?,
             Some(("server", key)) => drop(self.server.insert(key.to_owned(), value.clone())),
             Some(("loadgen", key)) => drop(self.loadgen.insert(key.to_owned(), value.clone())),
             Some(("half-open", key)) => drop(self.half_open.insert(key.to_owned(), value.clone())),
@@ -141,31 +141,6 @@ impl Settings {
                     "unknown setting `{name}`; write server.KEY, target.KEY, loadgen.KEY, half-open.count, sysctl.NAME, experiment.warm-up or experiment.measure"
                 ));
             }
-        }
-        Ok(())
-    }
-
-    /// Sets a key of `[target]`, or an entry of its tables: `target.values.backlog`, `target.files.nginx.conf`.
-    fn set_target(&mut self, name: &str, key: &str, value: &Value) -> Result<(), String> {
-        let Some(target) = &mut self.target else {
-            return Err(format!("{name} needs a [target] table, with a command at least"));
-        };
-        let table = match key.split_once('.') {
-            None => {
-                target.insert(key.to_owned(), value.clone());
-                return Ok(());
-            }
-            Some((inner @ ("values" | "files"), entry)) => (inner, entry),
-            Some(_) => {
-                return Err(format!(
-                    "unknown setting `{name}`; write target.KEY, target.values.NAME or target.files.NAME"
-                ));
-            }
-        };
-        let (inner, entry) = table;
-        match target.entry(inner).or_insert_with(|| Value::Table(Table::new())) {
-            Value::Table(entries) => drop(entries.insert(entry.to_owned(), value.clone())),
-            _ => return Err(format!("target.{inner} is a table; write [target.{inner}]")),
         }
         Ok(())
     }

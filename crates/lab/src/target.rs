@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use server::opts::Stall;
 use telemetry::units::{ParseUnitError, Span};
-use toml::Value;
+use toml::{Table, Value};
 
 use self::template::Filling;
 use crate::experiment::schema;
@@ -236,6 +236,31 @@ impl Target {
         settings.extend(self.files.iter().map(|(name, text)| (format!("target.files.{name}"), text.clone())));
         settings
     }
+}
+
+/// Sets a key of `[target]`, or an entry of its tables: `target.values.backlog`, `target.files.nginx.conf`.
+///
+/// # Errors
+/// A setting that is none, or of a file without such a table.
+pub(crate) fn set(table: Option<&mut Table>, name: &str, key: &str, value: &Value) -> Result<(), String> {
+    let Some(target) = table else {
+        return Err(format!("{name} needs a [target] table, with a command at least"));
+    };
+    let (inner, entry) = match key.split_once('.') {
+        None => {
+            target.insert(key.to_owned(), value.clone());
+            return Ok(());
+        }
+        Some((inner @ ("values" | "files"), entry)) => (inner, entry),
+        Some(_) => {
+            return Err(format!("unknown setting `{name}`; write target.KEY, target.values.NAME or target.files.NAME"));
+        }
+    };
+    match target.entry(inner).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(entries) => drop(entries.insert(entry.to_owned(), value.clone())),
+        _ => return Err(format!("target.{inner} is a table; write [target.{inner}]")),
+    }
+    Ok(())
 }
 
 /// A command as people write it: words apart, those with blanks in quotes.

@@ -2,6 +2,7 @@
 //! them, and see everything gone.
 
 pub(crate) mod addresses;
+mod preparing;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kernel::process::{self, monotonic_ns};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use study::results::Timings;
 use telemetry::Stop;
@@ -28,6 +28,7 @@ use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
 use crate::target::Order;
 use crate::trial::addresses::addresses;
+use crate::trial::preparing::{prepare_server, wait_readable};
 
 /// The port servers of trials listen on: below every ephemeral range.
 const PORT: u16 = 9700;
@@ -37,9 +38,6 @@ const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time between the decision to start and the first planned arrival, so that both ends know before it comes.
 const HEAD_START_NS: u64 = 3_000_000;
-
-/// How often the runner looks whether a target is ready.
-const READY_POLL: Duration = Duration::from_millis(2);
 
 /// How often the runner asks during the drain.
 const POLL: Duration = Duration::from_millis(10);
@@ -391,32 +389,6 @@ struct Still {
     resets_sent: u64,
     active_opens: u64,
     concluded: u64,
-}
-
-/// What the server's process is told.
-fn prepare_server(recipe: &Recipe<'_>, address: SocketAddr) -> ServerRequest {
-    match recipe.target {
-        Some(order) => ServerRequest::PrepareTarget(Box::new(order.clone())),
-        None => {
-            let opts = server::Opts { listen: address.into(), seed: recipe.seed, ..recipe.resolved.server.clone() };
-            ServerRequest::Prepare(Box::new(opts))
-        }
-    }
-}
-
-/// Waits for an answer that may take long, unless told to stop.
-fn wait_readable(channel: &Channel, limit: Duration, stop: &Stop) -> Result<(), TrialError> {
-    let deadline = Instant::now() + limit;
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    while Instant::now() < deadline {
-        let mut fds = [PollFd::new(channel, PollFlags::IN)];
-        // Whatever is wrong with the socket, reading from it will say.
-        if poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().is_empty() {
-            break;
-        }
-        sleep_or_stop(READY_POLL, stop)?;
-    }
-    Ok(())
 }
 
 fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), TrialError> {

@@ -33,8 +33,9 @@ const STANDS: Duration = Duration::from_millis(50);
 /// How long a target may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Finding a target's processes takes a walk over `/proc`, so it begins this long before they are stopped.
-const AHEAD_NS: u64 = 2_000_000;
+/// Finding a target's processes takes a walk over `/proc`, so it begins this long before they are stopped. Where there is not so
+/// much time, those that were there when it got ready are stopped first.
+const AHEAD_NS: u64 = 30_000_000;
 
 /// Serves the runner for one trial of a target.
 pub(crate) fn serve(mut channel: Channel, order: Order) -> Result<(), ControlError> {
@@ -94,6 +95,9 @@ impl Keeper {
         if let Err(failure) = keeper.wait_ready() {
             keeper.processes.kill();
             return Err(failure);
+        }
+        if keeper.order.pause.is_some() {
+            keeper.processes.look_ahead();
         }
         keeper.sample().map_err(|error| cannot("start the sampling thread", error))?;
         Ok(keeper)
@@ -189,8 +193,11 @@ impl Keeper {
         let work = move || {
             kernel::process::set_timer_slack_min();
             let at_ns = origin_ns + at.as_ns();
-            sleep_until(at_ns.saturating_sub(AHEAD_NS));
-            processes.look_ahead();
+            let ahead_ns = at_ns.saturating_sub(AHEAD_NS);
+            if ahead_ns > monotonic_ns() {
+                sleep_until(ahead_ns);
+                processes.look_ahead();
+            }
             sleep_until(at_ns);
             processes.pause();
             if let Some(lasts) = lasts {

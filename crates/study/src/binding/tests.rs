@@ -47,6 +47,25 @@ fn the_smaller_of_backlog_and_somaxconn_bound_a_queue_that_overflowed() {
 }
 
 #[test]
+fn of_a_target_the_limit_alone_says_what_made_it() {
+    let target = |limit, somaxconn| {
+        let mut trial = overflowing(limit, somaxconn, 812);
+        trial.target = Some(crate::results::Target::default());
+        trial.server.acceptors.clear();
+        trial.server.opts = server::Opts::default();
+        trial.server.listeners[0].backlog_requested = None;
+        trial.server.listeners[0].full_ns = 300_000_000;
+        judge(&trial)
+    };
+    let (knob, evidence) = target(511, 4096);
+    assert_eq!(knob, Knob::Backlog);
+    assert_eq!(evidence, "overflows 812; limit 511 = backlog, below somaxconn 4096; queue full 30 % of the time");
+    let (knob, evidence) = target(128, 128);
+    assert_eq!(knob, Knob::Somaxconn);
+    assert!(evidence.contains("limit 128 = somaxconn 128, the backlog is that or more"), "{evidence}");
+}
+
+#[test]
 fn a_limit_that_neither_of_them_explains_is_not_explained_away() {
     let mut trial = overflowing(4096, 1024, 5);
     trial.server.listeners[0].limit = 128;

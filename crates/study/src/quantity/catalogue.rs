@@ -77,6 +77,13 @@ use accept_path::{QUEUE, SERVER};
 pub(super) const CATALOGUE: &[&[Quantity]] =
     &[RATIOS, ATTEMPTS, CONFIRM_LATENCY, CONNECT_LATENCY, CONFIRM_SERVICE, LAG, KERNEL, SERVER, QUEUE, DEMAND];
 
+/// Quantities that our own server's books alone can tell, the group [`SERVER`] aside.
+const OF_OWN_BOOKS: [&str; 3] = ["lost", "service-rate", "utilisation"];
+
+pub(super) fn is_the_servers_own(name: &str) -> bool {
+    SERVER.iter().any(|quantity| quantity.name == name) || OF_OWN_BOOKS.contains(&name)
+}
+
 const RATIOS: &[Quantity] = &[
     quantity!(
         "served-ratio",

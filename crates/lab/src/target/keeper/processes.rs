@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -27,6 +27,22 @@ const WALKS: usize = 20;
 
 /// Time between two looks at whether it has ended.
 const POLL: Duration = Duration::from_millis(2);
+
+/// Signals that a program has to get: those that end it, and those it waits for.
+const OF_ITS_OWN: [Signal; 9] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::PIPE,
+    Signal::ALARM,
+    Signal::CHILD,
+];
+
+/// How a log begins, so that it is there and says whose it is also when the target says nothing.
+const STARTED: &str = "acceptbench starts: ";
 
 /// How much of a log is looked at for its last line, and how much of that is told.
 const TAIL_BYTES: u64 = 4096;
@@ -92,10 +108,14 @@ impl Processes {
             fs::write(&path, text).map_err(cannot(format!("write {}", path.display())))?;
         }
         descendants::adopt_orphans().map_err(cannot("become the parent of its orphans".to_owned()))?;
+        // The runner takes some as data, and whoever is started inherits what is blocked: nobody could end it.
+        kernel::process::unblock(&OF_ITS_OWN).map_err(cannot("unblock signals".to_owned()))?;
         let log = || io::stderr().as_fd().try_clone_to_owned().map(Stdio::from);
         let [program, arguments @ ..] = order.command.as_slice() else {
             return Err(Failure::usage("target.command names no program"));
         };
+        // A log that cannot be written is no reason not to run.
+        let _ = writeln!(io::stderr(), "{STARTED}{}", in_words(&order.command));
         let first = Command::new(program)
             .args(arguments)
             .env_clear()
@@ -240,19 +260,20 @@ pub(super) fn last_words(log: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with(STARTED))?;
     Some(line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn the_last_line_that_says_something_is_told() {
         let mut log = tempfile::NamedTempFile::new().expect("a file");
         assert_eq!(last_words(log.path()), None);
+        writeln!(log, "{STARTED}nginx").expect("written");
+        assert_eq!(last_words(log.path()), None, "those are ours");
         let long = "x".repeat(5000);
         write!(log, "{long}\nfirst\nlast\u{1b}[0m words \n\n").expect("written");
         assert_eq!(last_words(log.path()).as_deref(), Some("last [0m words"));
