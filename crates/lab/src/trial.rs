@@ -28,7 +28,7 @@ use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
 use crate::target::Order;
 use crate::trial::addresses::addresses;
-use crate::trial::preparing::{prepare_server, wait_readable};
+use crate::trial::preparing::{channel_pair, prepare_server, wait_readable};
 
 /// The port servers of trials listen on: below every ephemeral range.
 const PORT: u16 = 9700;
@@ -389,10 +389,6 @@ struct Still {
     resets_sent: u64,
     active_opens: u64,
     concluded: u64,
-}
-
-fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), TrialError> {
-    process::channel().map_err(|source| TrialError::Start { what: "a control socket", source })
 }
 
 /// Sleeps, unless told to stop.

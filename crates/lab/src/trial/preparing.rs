@@ -1,8 +1,11 @@
-//! How a trial's server is prepared: our own, or a target, whose answer may take long.
+//! What a trial needs before its load: control sockets, and a server that is prepared, our own or a target, whose answer may
+//! take long.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use kernel::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use telemetry::Stop;
 
@@ -36,4 +39,9 @@ pub(super) fn wait_readable(channel: &Channel, limit: Duration, stop: &Stop) -> 
         sleep_or_stop(READY_POLL, stop)?;
     }
     Ok(())
+}
+
+/// Both ends of a control socket.
+pub(super) fn channel_pair() -> Result<(UnixStream, UnixStream), TrialError> {
+    process::channel().map_err(|source| TrialError::Start { what: "a control socket", source })
 }

@@ -59,7 +59,7 @@ fn of_a_target_the_limit_alone_says_what_made_it() {
     };
     let (knob, evidence) = target(511, 4096);
     assert_eq!(knob, Knob::Backlog);
-    assert_eq!(evidence, "overflows 812; limit 511 = backlog, below somaxconn 4096; queue full 30 % of the time");
+    assert_eq!(evidence, "overflows 812; limit 511 = backlog, below somaxconn 4096; queue full 30.0 % of the time");
     let (knob, evidence) = target(128, 128);
     assert_eq!(knob, Knob::Somaxconn);
     assert!(evidence.contains("limit 128 = somaxconn 128, the backlog is that or more"), "{evidence}");
