@@ -45,12 +45,15 @@ promtool prometheus
 prometheus prometheus
 setpriv util-linux
 ss iproute2
+nginx nginx-light
+redis-server redis-server
 chromium chromium"
 
 missing_packages() {
     local program package
+    # An ordinary user's PATH may lack where nginx is.
     while read -r program package; do
-        command -v "$program" >/dev/null || echo "$package"
+        PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || echo "$package"
     done <<<"$needed" | sort -u
 }
 
@@ -60,7 +63,7 @@ as_root() {
 
 # Debian starts a service as soon as it is installed, unless policy-rc.d says no. The programs are all we want.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d ours=no code=0
+    local policy=/usr/sbin/policy-rc.d ours=no code=0 package
     if [ ! -e "$policy" ]; then
         ours=yes
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
@@ -70,9 +73,14 @@ install_packages() {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null || code=$?
     if [ "$ours" = yes ]; then as_root rm -f "$policy"; fi
     # Nor at the next boot.
-    case " $* " in *" prometheus "*)
-        if [ -d /run/systemd/system ]; then as_root systemctl disable --quiet prometheus.service || true; fi ;;
-    esac
+    if [ -d /run/systemd/system ]; then
+        for package in "$@"; do
+            case $package in
+                prometheus | redis-server) as_root systemctl disable --quiet "$package.service" || true ;;
+                nginx-light) as_root systemctl disable --quiet nginx.service || true ;;
+            esac
+        done
+    fi
     return "$code"
 }
 
@@ -209,6 +217,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
 
 section "tests"
 ACCEPTBENCH_REQUIRE_NETNS=1 ACCEPTBENCH_REQUIRE_PROMETHEUS=1 ACCEPTBENCH_REQUIRE_CHROMIUM=1 ACCEPTBENCH_REQUIRE_KUBECTL=$renders \
+    ACCEPTBENCH_REQUIRE_SERVERS=1 \
     cargo test --locked --workspace
 
 section "shipped experiments"

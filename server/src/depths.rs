@@ -22,7 +22,7 @@ pub struct Depths {
 impl Depths {
     /// Notes that `depth` connections were in the queue `since_start_ns` after the start. `tick_ns` is the length of the
     /// first series' steps.
-    pub(crate) fn note(&mut self, since_start_ns: u64, depth: u32, tick_ns: u64) {
+    pub fn note(&mut self, since_start_ns: u64, depth: u32, tick_ns: u64) {
         if self.step_ns == 0 {
             self.step_ns = tick_ns.max(1);
         }

@@ -30,8 +30,29 @@ telemetry::metrics! {
     SYN_QUEUE_DEPTH = Gauge "listener_syn_queue_depth" [] "Request sockets in SYN_RECV towards the server's ports in this network namespace.";
 }
 
-/// Adds everything a server exposes.
+/// Adds everything a server exposes. Books of another program (the target of a trial) have no acceptor: of it only what the
+/// kernel knows is shown, and nothing is 0 for want of a count.
 pub fn expose(snapshot: &Snapshot, families: &mut Families) {
+    if !snapshot.acceptors.is_empty() {
+        own(snapshot, families);
+    }
+    families.counter_seconds(&SAMPLER_CPU, &[], snapshot.sampler_cpu_ns);
+    for (index, listener) in snapshot.listeners.iter().enumerate() {
+        let index = index.to_string();
+        listeners::expose(families, &index, &listener.queue());
+        if let Some(backlog) = listener.backlog_requested {
+            families.gauge(&BACKLOG, &[&index], f64::from(backlog));
+            families.counter(&RELISTENS, &[&index], listener.relistens);
+            families.counter(&DESTROYED, &[&index], listener.destroyed);
+        }
+    }
+    families.histogram(&FILL, &[], &snapshot.fill, Bounds::Fill, Scale::Fill);
+    families.gauge(&SYN_QUEUE_DEPTH, &[], snapshot.syn_recv as f64);
+    standard::namespace(families, &snapshot.kernel);
+}
+
+/// What acceptors count.
+fn own(snapshot: &Snapshot, families: &mut Families) {
     for (index, acceptor) in snapshot.acceptors.iter().enumerate() {
         let index = index.to_string();
         families.counter(&ACCEPTS, &[&index], acceptor.accepts);
@@ -59,15 +80,4 @@ pub fn expose(snapshot: &Snapshot, families: &mut Families) {
     families.counter(&CLOSED, &["reset"], snapshot.total(|a| a.closed_by_reset));
     families.counter(&CLOSED, &["error"], snapshot.total(|a| a.closed_on_error));
     families.counter(&CLOSED, &["killed"], snapshot.total(|a| a.closed_by_kill));
-    families.counter_seconds(&SAMPLER_CPU, &[], snapshot.sampler_cpu_ns);
-    for (index, listener) in snapshot.listeners.iter().enumerate() {
-        let index = index.to_string();
-        listeners::expose(families, &index, &listener.queue());
-        families.gauge(&BACKLOG, &[&index], f64::from(listener.backlog_requested));
-        families.counter(&RELISTENS, &[&index], listener.relistens);
-        families.counter(&DESTROYED, &[&index], listener.destroyed);
-    }
-    families.histogram(&FILL, &[], &snapshot.fill, Bounds::Fill, Scale::Fill);
-    families.gauge(&SYN_QUEUE_DEPTH, &[], snapshot.syn_recv as f64);
-    standard::namespace(families, &snapshot.kernel);
 }

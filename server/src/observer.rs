@@ -95,7 +95,7 @@ impl Observer {
         let window = window.max(seen(Desk::deepest_in_window));
         ListenerCounts {
             address: opened.address,
-            backlog_requested: opened.backlog,
+            backlog_requested: Some(opened.backlog),
             limit: now.map_or(opened.limit, |d| d.limit),
             depth,
             deepest,
@@ -114,7 +114,7 @@ impl Observer {
 /// What deserves attention, as the queues are now.
 fn warnings(opts: &Opts, listeners: &[ListenerCounts]) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    if let Some(ListenerCounts { backlog_requested: backlog, limit, .. }) = listeners.first()
+    if let Some(ListenerCounts { backlog_requested: Some(backlog), limit, .. }) = listeners.first()
         && limit < backlog
     {
         warnings.push(Warning::new(

@@ -57,8 +57,9 @@ pub struct Snapshot {
 pub struct ListenerCounts {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The argument given to listen(2).
-    pub backlog_requested: u32,
+    /// The argument given to listen(2); `None` of a socket that is not ours, for the kernel keeps only the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_requested: Option<u32>,
     /// The queue limit as read back from the kernel; the queue holds one more.
     pub limit: u32,
     /// Connections in the accept queue now.

@@ -9,6 +9,7 @@ use study::{format, reach};
 
 use crate::cli::CheckArgs;
 use crate::exit::{End, Failure};
+use crate::needs;
 use crate::shipped;
 use crate::terminal::say;
 
@@ -38,8 +39,20 @@ pub(crate) fn check(args: &CheckArgs) -> Result<End, Failure> {
         if let Some(kept) = half_open(&experiment) {
             say(&format!("half-open sockets in each trial's own namespaces: {kept}"));
         }
+        for program in needs::programs(&experiment) {
+            say(&format!("in the server's place: {program}{}", missing(&program)));
+        }
     }
     Ok(End::Success)
+}
+
+/// Whether a program is not there, which `run` refuses; a file is valid all the same.
+fn missing(program: &str) -> String {
+    match (lab::find_program(program), lab::package_of(program)) {
+        (Some(_), _) => String::new(),
+        (None, Some(package)) => format!(", which is not installed here (Debian's package {package})"),
+        (None, None) => ", which is nowhere in PATH here".to_owned(),
+    }
 }
 
 /// What the comparison of the main grid can come to.

@@ -26,6 +26,8 @@ pub(crate) enum Need {
     LoadgenRing,
     /// The request that binds an attempt to its source.
     LoadgenRingSources,
+    /// A program to put in the server's place.
+    Program(String),
     /// A kernel parameter, in a namespace of its own where there is one.
     Sysctl(String),
 }
@@ -42,6 +44,7 @@ impl Need {
             Self::ServerMultishot => "server.io-uring-multishot".to_owned(),
             Self::LoadgenRing => "loadgen.io-uring".to_owned(),
             Self::LoadgenRingSources => "loadgen.io-uring-sources".to_owned(),
+            Self::Program(name) => format!("program.{name}"),
             Self::Sysctl(name) => format!("sysctl.{name}"),
         }
     }
@@ -69,11 +72,19 @@ pub(crate) fn of(experiment: &Experiment) -> Vec<Need> {
                 needs.insert(Need::Ipv6);
             }
             needs.extend(experiment.resolved.iter().flat_map(rings));
+            needs.extend(programs(experiment).into_iter().map(Need::Program));
         }
     }
     let sysctls = experiment.resolved.iter().flat_map(|cell| cell.sysctl.keys());
     needs.extend(sysctls.cloned().map(Need::Sysctl));
     needs.into_iter().collect()
+}
+
+/// The programs of its targets, each once. Those that it writes itself are no need.
+pub(crate) fn programs(experiment: &Experiment) -> BTreeSet<String> {
+    let targets = experiment.resolved.iter().filter_map(|cell| cell.target.as_ref());
+    // A target that cannot be filled in is no part of a checked experiment.
+    targets.filter_map(|target| target.program().ok()).filter(|program| !program.starts_with("{dir}")).collect()
 }
 
 /// What the engines of a cell need of `io_uring`. The load generator's `auto` does without where it must.
@@ -122,6 +133,7 @@ mod tests {
         let backlog = ["network-namespaces", "veth", "sysctl.net.core.somaxconn", "sysctl.net.ipv4.tcp_syncookies"];
         assert_eq!(names("backlog"), backlog);
         assert_eq!(names("phantoms"), ["network-namespaces", "sysctl.net.ipv4.tcp_syncookies"], "over loopback");
+        assert_eq!(names("nginx-backlog")[2], "program.nginx");
         assert_eq!(names("sweep"), ["running-deployment", "sysctl.net.core.somaxconn"]);
     }
 }

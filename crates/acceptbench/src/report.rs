@@ -241,7 +241,8 @@ pub(crate) fn write_files(
         let _ = write!(command, " --only \"{condition}\"");
     }
     let screen = answer.to_screen(experiment, "", None);
-    let environment = environment.map(describe).unwrap_or_default();
+    let mut environment = environment.map(describe).unwrap_or_default();
+    environment.extend(targets(trials));
     let report = Report { screen: &screen, trials, environment: &environment, command: &command };
     write("report.md", &report.markdown()?)?;
     let page = Page { report, run: &run_name(directory), analysis: experiment.analysis.as_deref(), grafana };
@@ -254,6 +255,12 @@ fn is_starved(trials: &[Trial], cell: usize) -> bool {
     let places: BTreeSet<usize> = of_cell().map(|trial| trial.trial).collect();
     let valid = of_cell().filter(|trial| trial.is_valid()).count();
     valid * 2 < places.len() + usize::from(!places.is_empty())
+}
+
+/// What ran in the server's place, as the file has it: a line for each command.
+fn targets(trials: &[Trial]) -> Vec<String> {
+    let commands = trials.iter().filter_map(|trial| trial.target.as_ref()?.settings.get("target.command"));
+    commands.collect::<BTreeSet<_>>().into_iter().map(|command| format!("in the server's place: {command}")).collect()
 }
 
 /// The flags that attach a run to the same deployment.

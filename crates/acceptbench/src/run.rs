@@ -147,6 +147,6 @@ pub(crate) fn failure(error: RunError) -> Failure {
     match &error {
         RunError::Trial { source: TrialError::Refused(refused), .. } if !refused.requirement => Failure::usage(error),
         RunError::Interrupted | RunError::Requirement(_) | RunError::Trial { .. } => Failure::requirement(error),
-        RunError::Directory(_) | RunError::Admin(_) => Failure::usage(error),
+        RunError::Program(_) | RunError::Directory(_) | RunError::Admin(_) => Failure::usage(error),
     }
 }

@@ -7,7 +7,7 @@ use lab::Experiment;
 use crate::exit::Failure;
 
 /// Name and text of each, in the order in which `list` shows them.
-pub(crate) const EXPERIMENTS: [(&str, &str); 19] = [
+pub(crate) const EXPERIMENTS: [(&str, &str); 22] = [
     ("backlog", include_str!("../../../experiments/backlog.toml")),
     ("phantoms", include_str!("../../../experiments/phantoms.toml")),
     ("who-speaks-first", include_str!("../../../experiments/who-speaks-first.toml")),
@@ -26,6 +26,9 @@ pub(crate) const EXPERIMENTS: [(&str, &str); 19] = [
     ("ports-and-time-wait", include_str!("../../../experiments/ports-and-time-wait.toml")),
     ("queueing-theory", include_str!("../../../experiments/queueing-theory.toml")),
     ("capacity", include_str!("../../../experiments/capacity.toml")),
+    ("nginx-backlog", include_str!("../../../experiments/nginx-backlog.toml")),
+    ("redis-backlog", include_str!("../../../experiments/redis-backlog.toml")),
+    ("your-server", include_str!("../../../experiments/your-server.toml")),
     ("sweep", include_str!("../../../experiments/sweep.toml")),
 ];
 

@@ -117,9 +117,31 @@ fn what_the_program_refuses_the_schema_refuses_too() {
 }
 
 #[test]
+fn a_target_stands_in_the_place_of_the_server() {
+    let base = "[experiment]\nname = \"t\"\nquestion = \"?\"\n[target]\ncommand = [\"x\", \"{size}\"]\n\
+                [target.values]\nsize = 5\n[target.files]\n\"x.conf\" = \"{port}\"\n[[factor]]\n\
+                set = \"target.values.size\"\nto = [1, 2]\n[[factor]]\nlevels = [{ \"target.files.x.conf\" = \"\" }]\n";
+    let validator = validator();
+    lab::Experiment::parse("base.toml", base).expect("valid");
+    assert_eq!(misfits(&validator, base), Vec::<String>::new());
+    for (piece, wrong) in [
+        ("[target]\n", "[server]\nbacklog = 5\n[target]\n"),
+        ("command = ", "stop-signal = \"STOP\"\ncommand = "),
+        ("command = [\"x\", \"{size}\"]\n", ""),
+        ("size = 5", "size = [5]"),
+        ("size = 5", "size = 5\nSize = 6"),
+        ("\"target.values.size\"", "\"target.value.size\""),
+    ] {
+        let text = base.replacen(piece, wrong, 1);
+        assert!(lab::Experiment::parse("wrong.toml", &text).is_err(), "accepted: {wrong}");
+        assert_ne!(misfits(&validator, &text), Vec::<String>::new(), "fits: {wrong}");
+    }
+}
+
+#[test]
 fn every_option_has_a_description_and_a_default_where_it_has_one() {
     let schema = lab::schema();
-    for table in ["Server", "Loadgen", "HalfOpen", "Experiment", "Attach", "Search"] {
+    for table in ["Server", "Target", "Loadgen", "HalfOpen", "Experiment", "Attach", "Search"] {
         let keys = schema["$defs"][table]["properties"].as_object().unwrap_or_else(|| panic!("no table {table}"));
         assert!(!keys.is_empty());
         for (key, option) in keys {

@@ -2,7 +2,7 @@
 //!
 //! One file per source of truth: counters ([`netstat`]), settings ([`sysctl`]), one socket ([`sockopt`], [`socket_option`]), all sockets
 //! ([`sock_diag`]) and who holds them ([`socket_owners`]), namespaces and the links between them ([`namespace`], [`link`](mod@link)), this process
-//! ([`process`]), memory and children of processes ([`shared`], [`fork`]) and the machine ([`environment`], [`allowances`], [`cgroup`], [`modules`]). Parsers take bytes and are tested without a kernel; the thin shell
+//! ([`process`]) and those below it ([`descendants`]), memory and children of processes ([`shared`], [`fork`]) and the machine ([`environment`], [`allowances`], [`cgroup`], [`modules`]). Parsers take bytes and are tested without a kernel; the thin shell
 //! around them does the I/O.
 //!
 //! It refuses to run other programs: no `ip`, `ss` or `sysctl`, only `/proc`, netlink and system calls. Every function
@@ -10,6 +10,7 @@
 
 pub mod allowances;
 pub mod cgroup;
+pub mod descendants;
 pub mod environment;
 pub mod fork;
 pub mod link;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use loadgen::LimitKind;
 use study::ledger::Ledger;
-use study::results::{Attached, Timings, Trial};
+use study::results::{Attached, Target, Timings, Trial};
 use telemetry::{Stop, Warning};
 
 use crate::directory::Directory;
@@ -56,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) started: Timestamp,
     pub(crate) timings: Timings,
     pub(crate) sysctls: BTreeMap<String, String>,
+    /// What ran in the server's place.
+    pub(crate) target: Option<Target>,
     pub(crate) server: server::Snapshot,
     pub(crate) loadgen: loadgen::Snapshot,
     pub(crate) ledger: Ledger,
@@ -68,7 +70,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// The record of the trial.
     pub(crate) fn into_trial(self, turn: &Turn<'_>) -> Trial {
-        let Self { started, timings, sysctls, server, loadgen, ledger, mut invalid, mut warnings } = self;
+        let Self { started, timings, sysctls, target, server, loadgen, ledger, mut invalid, mut warnings } = self;
         for line in ledger.lines.iter().filter(|line| !line.balances()) {
             let allowed = if line.allowance > 0 {
                 format!(", off by {} with {} allowed", line.residual, line.allowance)
@@ -92,6 +94,7 @@ impl Parts {
             topology: experiment.place.topology(),
             timings,
             sysctls,
+            target,
             server,
             loadgen,
             ledger,

@@ -1,5 +1,5 @@
 //! The two ends of a trial as processes of their own: `__server` and `__loadgen`. Each does what its control
-//! socket says and ends when the socket does.
+//! socket says and ends when the socket does. With a `[target]` the server's process keeps that instead of serving.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use telemetry::namespace::Detail;
 
 use crate::control::{Channel, ControlError, Failure, LoadgenRequest, Reply, ServerRequest};
 use crate::inside;
+use crate::target::keeper;
 
 /// How long connections that the clients have left may take to be closed by the server.
 const LAST_LOOK: Duration = Duration::from_millis(500);
@@ -48,6 +49,7 @@ fn serve_server() -> Result<(), ControlError> {
     loop {
         let request = channel.receive()?;
         let reply = match (request, &server) {
+            (ServerRequest::PrepareTarget(order), None) => return keeper::serve(channel, *order),
             (ServerRequest::Prepare(opts), None) => match start_server(*opts) {
                 Ok(started) => {
                     server = Some(started);

@@ -12,12 +12,16 @@ use serde::{Deserialize, Serialize};
 use telemetry::namespace::Detail;
 use thiserror::Error;
 
+use crate::target::Order;
+
 /// What the runner asks of a server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ServerRequest {
     /// Listen and accept.
     Prepare(Box<server::Opts>),
+    /// Keep this program in the server's place, and answer when it listens.
+    PrepareTarget(Box<Order>),
     /// Stalls and retirements count from here (monotonic ns).
     Begin(u64),
     /// Read the books.

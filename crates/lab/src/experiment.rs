@@ -7,7 +7,7 @@ mod cells;
 mod conditions;
 mod part;
 mod same;
-mod schema;
+pub(crate) mod schema;
 mod search;
 mod wire;
 
@@ -24,7 +24,7 @@ use study::finding::Claim;
 use study::quantity::Quantity;
 use telemetry::units::Span;
 use thiserror::Error;
-use toml::Spanned;
+use toml::{Spanned, Table};
 
 pub use self::attach::{AdminAddress, Attach, Place, Wiring};
 pub use self::part::{Part, PartError};
@@ -33,7 +33,7 @@ pub use self::schema::schema;
 pub(crate) use self::search::Applied;
 pub use self::search::Searched;
 pub use crate::schedule::Order;
-use crate::settings::{Resolved, Scope, Settings, plain};
+use crate::settings::{NOT_BESIDE_A_TARGET, Resolved, Scope, Settings, plain};
 use cells::{Crossed, cross, grids};
 use conditions::{Places, compare, expectations};
 use wire::{Entries, Header, Tables, Wire};
@@ -305,10 +305,16 @@ fn base_settings(
         },
         warm_up: Some(or(&wire.experiment.warm_up, DEFAULT_WARM_UP)),
         measure: Some(or(&wire.experiment.measure, DEFAULT_MEASURE)),
+        target: wire.target.as_ref().map(|_| Table::new()),
         ..Settings::default()
     };
+    if let (Some(_), Some(key)) = (&wire.target, first_key(&tables.server)) {
+        let message = format!("[server] beside [target]: {NOT_BESIDE_A_TARGET}; leave one of the two tables out");
+        return Err(source.error(&key, message));
+    }
     let all = [
         ("server", &tables.server),
+        ("target", &tables.target),
         ("loadgen", &tables.loadgen),
         ("half-open", &tables.half_open),
         ("sysctl", &wire.sysctl),
@@ -331,12 +337,20 @@ fn blamed(tables: &Tables, message: &str) -> Range<usize> {
     let key = rest.trim_start().split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap_or_default();
     let entries = match table {
         "server" => &tables.server,
+        "target" => &tables.target,
         "half-open" => &tables.half_open,
         _ => &tables.loadgen,
     };
     if let Some((key, _)) = entries.iter().find(|(name, _)| name.get_ref() == key) {
         return key.span();
     }
-    let first = |entries: &Entries| entries.keys().map(Spanned::span).min_by_key(|span| span.start);
-    first(&tables.server).or_else(|| first(&tables.loadgen)).unwrap_or(0..0)
+    first_key(&tables.server)
+        .or_else(|| first_key(&tables.target))
+        .or_else(|| first_key(&tables.loadgen))
+        .unwrap_or(0..0)
+}
+
+/// Where the first key of a table stands.
+fn first_key(entries: &Entries) -> Option<Range<usize>> {
+    entries.keys().map(Spanned::span).min_by_key(|span| span.start)
 }

@@ -19,6 +19,7 @@ mod run;
 mod schedule;
 mod settings;
 mod sources;
+mod target;
 #[cfg(test)]
 mod testing;
 mod trial;
@@ -33,5 +34,7 @@ pub use replay::open_metrics;
 pub use run::{Event, Finished, Request, RunError, Started, resume, run};
 pub use schedule::{Order, Planned};
 pub use settings::Resolved;
+pub use target::Target;
+pub use target::program::{find as find_program, package_of};
 pub use trial::TrialError;
 pub use tryout::{Tried, Wanted, try_out};

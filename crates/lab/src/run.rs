@@ -109,6 +109,9 @@ pub enum RunError {
     /// The machine, or the deployment it is attached to, lacks what the experiment needs.
     #[error("{0}")]
     Requirement(String),
+    /// The experiment names a program that is not there.
+    #[error("{0}")]
+    Program(String),
     /// The results cannot be kept.
     #[error(transparent)]
     Directory(#[from] DirectoryError),

@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use crate::experiment::{Family, Wiring};
 use crate::sources;
+use crate::target::{self, Target};
 
 /// What settings are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     /// How the ends of a trial are joined, where that is known.
     pub(crate) wiring: Option<(Wiring, Family)>,
     pub(crate) server: Table,
+    /// With it there is no server of ours.
+    pub(crate) target: Option<Table>,
     pub(crate) loadgen: Table,
     pub(crate) half_open: Table,
     pub(crate) sysctl: BTreeMap<String, String>,
@@ -50,8 +53,10 @@ pub(crate) struct HalfOpen {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     pub(crate) scope: Scope,
-    /// The server's options; those of a running deployment are its own.
+    /// The server's options; those of a running deployment are its own, and with a target they mean nothing.
     pub server: server::Opts,
+    /// The program in its place, if there is one.
+    pub target: Option<Target>,
     /// The load generator's options; likewise.
     pub loadgen: loadgen::Opts,
     /// Sockets that the load generator keeps half open; 0 of a running deployment.
@@ -65,7 +70,10 @@ impl Resolved {
     pub(crate) fn effective(&self) -> BTreeMap<String, String> {
         let mut effective = match self.scope {
             Scope::Private => {
-                let mut effective = study::settings::of_options(&self.server, &self.loadgen);
+                let mut effective = match &self.target {
+                    None => study::settings::of_options(&self.server, &self.loadgen),
+                    Some(target) => study::settings::of_target(&target.settings(), &self.loadgen),
+                };
                 effective.insert(study::settings::HALF_OPEN.to_owned(), self.half_open.to_string());
                 effective
             }
@@ -80,6 +88,10 @@ impl Resolved {
 pub(crate) const NOT_ON_A_DEPLOYMENT: &str = "cannot be set with topology = \"attached\": half-open sockets fill the SYN \
                                               queue of a service that others use, so they exist only in the namespaces of \
                                               a trial; use topology = \"veth\" or \"loopback\"";
+
+/// Why a target leaves nothing of the server to set.
+pub(crate) const NOT_BESIDE_A_TARGET: &str =
+    "the program of [target] is the server, and its options are in its command and files (target.values.NAME)";
 
 /// Keys the lab decides itself, with the reason.
 const RESERVED: [(&str, &str); 7] = [
@@ -114,6 +126,10 @@ impl Settings {
             return Err(reason);
         }
         match name.split_once('.') {
+            Some(("server", _)) if self.target.is_some() => {
+                return Err(format!("{name} cannot be set beside [target]: {NOT_BESIDE_A_TARGET}"));
+            }
+            Some(("target", key)) => target::set(self.target.as_mut(), name, key, value)?,
             Some(("server", key)) => drop(self.server.insert(key.to_owned(), value.clone())),
             Some(("loadgen", key)) => drop(self.loadgen.insert(key.to_owned(), value.clone())),
             Some(("half-open", key)) => drop(self.half_open.insert(key.to_owned(), value.clone())),
@@ -122,7 +138,7 @@ impl Settings {
             Some(("experiment", "measure")) => self.measure = Some(span(name, value)?),
             _ => {
                 return Err(format!(
-                    "unknown setting `{name}`; write server.KEY, loadgen.KEY, half-open.count, sysctl.NAME, experiment.warm-up or experiment.measure"
+                    "unknown setting `{name}`; write server.KEY, target.KEY, loadgen.KEY, half-open.count, sysctl.NAME, experiment.warm-up or experiment.measure"
                 ));
             }
         }
@@ -132,6 +148,10 @@ impl Settings {
     /// The options these tables come to, checked against each other.
     pub(crate) fn resolve(&self) -> Result<Resolved, String> {
         let server: server::Opts = options("server", &self.server)?;
+        let target: Option<Target> = self.target.as_ref().map(|table| options("target", table)).transpose()?;
+        if let Some(target) = &target {
+            target.check()?;
+        }
         let mut loadgen: loadgen::Opts = options("loadgen", &self.loadgen)?;
         if let Some(warm_up) = self.warm_up {
             loadgen.warm_up = warm_up;
@@ -141,13 +161,15 @@ impl Settings {
         }
         server::Plan::try_from(server.clone()).map_err(|error| format!("server: {error}"))?;
         loadgen::check(&loadgen).map_err(|error| format!("loadgen: {error}"))?;
-        check_pair(&server, &loadgen)?;
+        if target.is_none() {
+            check_pair(&server, &loadgen)?;
+        }
         let half_open = options::<HalfOpen>("half-open", &self.half_open)?.count;
         check_ports(half_open, self.sysctl.get(PORT_RANGE).map(String::as_str))?;
         if let (Some(sources), Some((wiring, family))) = (&loadgen.sources, self.wiring) {
             sources::check(sources, wiring, family)?;
         }
-        Ok(Resolved { scope: self.scope, server, loadgen, half_open, sysctl: self.sysctl.clone() })
+        Ok(Resolved { scope: self.scope, server, target, loadgen, half_open, sysctl: self.sysctl.clone() })
     }
 
     /// A sysctl that may be set. Which of them a running deployment has, its own tree tells.

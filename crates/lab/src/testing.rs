@@ -31,6 +31,7 @@ pub(crate) fn trial(planned: Planned, counts: bool) -> Trial {
         topology: Topology::Veth,
         timings: Timings::default(),
         sysctls: BTreeMap::new(),
+        target: None,
         server: server::Snapshot::default(),
         loadgen: loadgen::Snapshot::default(),
         ledger: Ledger::default(),

@@ -2,6 +2,7 @@
 //! them, and see everything gone.
 
 pub(crate) mod addresses;
+mod preparing;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +26,9 @@ use crate::control::{Channel, ControlError, Failure, LoadgenRequest, ServerReque
 use crate::experiment::{Family, Wiring};
 use crate::inside::{Built, SetUp, TRIAL, command_of};
 use crate::settings::Resolved;
+use crate::target::Order;
 use crate::trial::addresses::addresses;
+use crate::trial::preparing::{channel_pair, prepare_server, wait_readable};
 
 /// The port servers of trials listen on: below every ephemeral range.
 const PORT: u16 = 9700;
@@ -51,6 +54,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) wiring: Wiring,
     pub(crate) family: Family,
     pub(crate) resolved: &'a Resolved,
+    /// What runs in the server's place.
+    pub(crate) target: Option<&'a Order>,
     /// Seed of this trial's arrivals and service times.
     pub(crate) seed: u64,
 }
@@ -170,7 +175,7 @@ impl Drop for Holder {
 
 impl Trial {
     /// Has `holder` build what the recipe says, and waits until both ends are ready.
-    pub(crate) fn start(recipe: &Recipe<'_>, holder: Holder) -> Result<Self, TrialError> {
+    pub(crate) fn start(recipe: &Recipe<'_>, holder: Holder, stop: &Stop) -> Result<Self, TrialError> {
         let began = Instant::now();
         let (server, server_end) = channel_pair()?;
         let (loadgen, loadgen_end) = channel_pair()?;
@@ -197,15 +202,13 @@ impl Trial {
             .map_err(|error| started.broken("the trial", error.into()))?;
         // Only the children hold these ends: when they die, we read end of file.
         drop((server_end, loadgen_end));
-        started.prepare(recipe, SocketAddr::new(addresses.server.0, PORT))?;
+        let port = recipe.target.map_or(PORT, |target| target.port.get());
+        started.prepare(recipe, SocketAddr::new(addresses.server.0, port), stop)?;
         started.set_up = began.elapsed();
         Ok(started)
     }
 
-    fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr) -> Result<(), TrialError> {
-        let mut server_opts = recipe.resolved.server.clone();
-        server_opts.listen = address.into();
-        server_opts.seed = recipe.seed;
+    fn prepare(&mut self, recipe: &Recipe<'_>, address: SocketAddr, stop: &Stop) -> Result<(), TrialError> {
         let mut loadgen_opts = recipe.resolved.loadgen.clone();
         loadgen_opts.target = address.into();
         loadgen_opts.seed = recipe.seed;
@@ -218,12 +221,15 @@ impl Trial {
         }
         // The ends find it when they come up; then the answers.
         server
-            .send(&ServerRequest::Prepare(Box::new(server_opts)))
+            .send(&prepare_server(recipe, address))
             .and_then(|()| loadgen.send(&prepare_loadgen))
             .map_err(|error| self.broken("the trial", error))?;
         let built: Result<Built, Failure> =
             self.holder.control.receive().map_err(|error| self.broken("the trial", error))?;
         self.sysctls = built.map_err(TrialError::Refused)?.sysctls;
+        if let Some(target) = recipe.target {
+            wait_readable(&server, target.ready.duration() + REPLY_LIMIT, stop)?;
+        }
         server.done().map_err(|error| self.broken("the server", error))?;
         loadgen.done().map_err(|error| self.broken("the load generator", error))
     }
@@ -383,10 +389,6 @@ struct Still {
     resets_sent: u64,
     active_opens: u64,
     concluded: u64,
-}
-
-fn channel_pair() -> Result<(std::os::unix::net::UnixStream, std::os::unix::net::UnixStream), TrialError> {
-    process::channel().map_err(|source| TrialError::Start { what: "a control socket", source })
 }
 
 /// Sleeps, unless told to stop.

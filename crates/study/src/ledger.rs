@@ -7,6 +7,7 @@
 //! `net/ipv4/tcp_minisocks.c` (`tcp_check_req`), `net/ipv4/inet_connection_sock.c`, `net/ipv4/syncookies.c`; each rule was
 //! measured on Linux 6.18.
 
+pub mod target;
 pub mod window;
 
 use kernel::netstat::NetCounters;
@@ -135,7 +136,7 @@ impl Ledger {
 }
 
 /// Settles a drained trial from the final snapshots of both ends; a trial that does not start from zero is for
-/// [`window::balance`]. `topology` names the namespace whose counters are
+/// [`window::balance`], one whose server is not ours for [`target::balance`]. `topology` names the namespace whose counters are
 /// quoted: over loopback both ends read the same ones.
 pub fn balance(server: &server::Snapshot, loadgen: &loadgen::Snapshot, topology: Topology) -> Ledger {
     let books = Books::open(server, loadgen, topology);

@@ -98,6 +98,11 @@ impl Quantity {
             .ok_or_else(|| UnknownQuantity { name: name.to_owned(), hint: hint_for(name) })
     }
 
+    /// Does it need books that only our own server keeps? Then it has no value of a target.
+    pub fn is_the_servers_own(&self) -> bool {
+        catalogue::is_the_servers_own(self.name)
+    }
+
     /// Its value in a trial; `None` where there is none, e.g. the latency of nothing.
     pub fn of(&self, trial: &Trial) -> Option<f64> {
         (self.read)(trial)
@@ -286,6 +291,23 @@ mod tests {
         close("planned", &trial, 1010.0);
         for unknown in ["phantoms", "raced", "lost", "queue-max"] {
             assert_eq!(read(unknown, &trial), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_server_counts_has_no_value_of_a_target_and_what_the_kernel_counts_has() {
+        let mut trial = testing::trial(0);
+        trial.target = Some(crate::results::Target::default());
+        trial.server.acceptors.clear();
+        trial.ledger = crate::ledger::target::balance(&trial.server, &trial.loadgen, trial.topology);
+        for own in ["accepted", "replies", "empty-wakeups", "lost", "service-rate", "utilisation"] {
+            assert!(Quantity::named(own).unwrap().is_the_servers_own(), "{own}");
+        }
+        for quantity in Quantity::all().filter(|quantity| quantity.is_the_servers_own()) {
+            assert_eq!(quantity.of(&trial), None, "{}", quantity.name);
+        }
+        for (kernel, value) in [("entered", 790.0), ("left", 0.0), ("queue-limit", 128.0), ("phantoms", 10.0)] {
+            close(kernel, &trial, value);
         }
     }
 

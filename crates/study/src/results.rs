@@ -37,7 +37,11 @@ pub struct Trial {
     pub timings: Timings,
     /// Effective sysctls of the server's namespace, read back after they were set; in an attached trial also those it set.
     pub sysctls: BTreeMap<String, String>,
-    /// The server's last snapshot; of an attached trial what its window adds.
+    /// The program that ran in the server's place, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The server's last snapshot; of an attached trial what its window adds. Of a [`target`](Self::target) it holds what the
+    /// kernel knows: there are no acceptors, and `opts` mean nothing.
     pub server: server::Snapshot,
     /// The load generator's last snapshot; of an attached trial what its window adds, summed over the generators.
     pub loadgen: loadgen::Snapshot,
@@ -54,6 +58,23 @@ impl Trial {
     pub fn is_valid(&self) -> bool {
         self.invalid.is_empty()
     }
+
+    /// The books that the server itself kept; `None` of a target, which keeps none that we can read.
+    pub fn own_books(&self) -> Option<&server::Snapshot> {
+        self.target.is_none().then_some(&self.server)
+    }
+}
+
+/// A program that is not ours in the server's place (`[target]`), as it was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Target {
+    /// The command, every placeholder filled in.
+    pub command: Vec<String>,
+    /// The port at which its listeners were looked at.
+    pub port: u16,
+    /// Its settings by their full names (`target.values.backlog`), the templates of its files among them.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// How server and load generator are joined.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::results::Trial;
 
 /// The first parts a setting's name may have.
-pub const PREFIXES: [&str; 4] = ["server.", "loadgen.", "half-open.", "sysctl."];
+pub const PREFIXES: [&str; 5] = ["server.", "target.", "loadgen.", "half-open.", "sysctl."];
 
 /// Sockets that the load generator of a trial keeps half open: no option of it, but a setting of the experiment.
 pub const HALF_OPEN: &str = "half-open.count";
@@ -17,7 +17,10 @@ pub const HALF_OPEN: &str = "half-open.count";
 /// Everything that was in force in a trial: the options of both ends and the sysctls read back from the server's
 /// namespace. An option that was not set at all has no entry.
 pub fn effective(trial: &Trial) -> BTreeMap<String, String> {
-    let mut settings = of_options(&trial.server.opts, &trial.loadgen.opts);
+    let mut settings = match &trial.target {
+        None => of_options(&trial.server.opts, &trial.loadgen.opts),
+        Some(target) => of_target(&target.settings, &trial.loadgen.opts),
+    };
     settings.insert(HALF_OPEN.to_owned(), trial.loadgen.half_open.kept.to_string());
     settings.extend(trial.sysctls.iter().map(|(name, value)| (format!("sysctl.{name}"), value.clone())));
     settings
@@ -27,6 +30,13 @@ pub fn effective(trial: &Trial) -> BTreeMap<String, String> {
 pub fn of_options(server: &server::Opts, loadgen: &loadgen::Opts) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     extend(&mut settings, "server.", server);
+    extend(&mut settings, "loadgen.", loadgen);
+    settings
+}
+
+/// The settings of a target and the options of the load generator beside it.
+pub fn of_target(target: &BTreeMap<String, String>, loadgen: &loadgen::Opts) -> BTreeMap<String, String> {
+    let mut settings = target.clone();
     extend(&mut settings, "loadgen.", loadgen);
     settings
 }
@@ -73,5 +83,16 @@ mod tests {
         assert_eq!(settings["loadgen.confirm"], "greeting");
         assert_eq!(settings["sysctl.net.core.somaxconn"], "77");
         assert!(!settings.contains_key("server.stall"), "an option that is not set has no value");
+    }
+
+    #[test]
+    fn of_a_target_there_are_no_options_of_our_server() {
+        let mut trial = testing::trial(0);
+        let settings = BTreeMap::from([("target.values.backlog".to_owned(), "511".to_owned())]);
+        trial.target = Some(crate::results::Target { settings, ..Default::default() });
+        let settings = effective(&trial);
+        assert_eq!(settings["target.values.backlog"], "511");
+        assert!(settings.keys().all(|name| !name.starts_with("server.")), "{settings:?}");
+        assert_eq!(settings["loadgen.confirm"], "greeting");
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn trial(cell: usize) -> Trial {
         topology: Topology::Veth,
         timings: Timings { load_ms: 1000.0, ..Timings::default() },
         sysctls: BTreeMap::new(),
+        target: None,
         server: server(),
         loadgen: loadgen(),
         ledger: Ledger::default(),
@@ -64,7 +65,7 @@ fn server() -> server::Snapshot {
     let mut server = server::Snapshot {
         listeners: vec![ListenerCounts {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9700)),
-            backlog_requested: 128,
+            backlog_requested: Some(128),
             limit: 128,
             depth: 0,
             deepest: 129,

@@ -113,7 +113,10 @@ pub fn namespace(f: &mut Families, reading: &Reading) {
     netstat(f, &reading.net);
     tcp_sockets(f, &reading.tcp_sockets);
     sysctls(f, &reading.sysctls);
-    process(f, &reading.process);
+    // Books about another program hold no process: then there is nothing to show, and not 0.
+    if reading.process != ProcessStats::default() {
+        process(f, &reading.process);
+    }
     for reading in &reading.sources {
         source(f, &reading.name, reading.up, reading.seconds);
     }

@@ -31,6 +31,8 @@ pub(super) struct Facts {
     pub(super) netem: Module,
     /// What each use of `io_uring` lacks here, in words; those that work have no entry.
     pub(super) rings: BTreeMap<Need, String>,
+    /// Programs of shipped experiments that are nowhere in PATH.
+    pub(super) no_programs: BTreeSet<String>,
     /// How late a thread wakes up that asks for no slack: the middle one of some sleeps.
     pub(super) late: Option<Duration>,
 }
@@ -46,6 +48,7 @@ impl Facts {
                 _ => None,
             })
             .collect();
+        let programs: BTreeSet<String> = experiments.iter().flat_map(needs::programs).collect();
         let veth = module("veth", "veth_newlink");
         // A module on the disk would be loaded by the attempt; where none is seen there is none to load.
         let wanted = Wanted { sysctls: sysctls.into_iter().collect(), veth: veth != Module::Loadable };
@@ -56,6 +59,7 @@ impl Facts {
             veth,
             netem: module("sch_netem", "netem_enqueue"),
             rings: rings(),
+            no_programs: programs.into_iter().filter(|program| lab::find_program(program).is_none()).collect(),
             late: std::thread::spawn(lateness).join().ok().flatten(),
         }
     }

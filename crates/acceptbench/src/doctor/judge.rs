@@ -44,7 +44,13 @@ pub(super) fn findings(facts: &Facts, experiments: &[Experiment]) -> Vec<Finding
     }
     found.extend([cpus(facts, &private), clock(facts, &private), wake_ups(facts, &private)]);
     found.extend([descriptors(facts, experiments), ports(facts), memory(facts, &private)]);
-    found.extend([io_uring(facts, experiments), somaxconn(facts), netem(facts), sock_diag(facts)]);
+    found.extend([
+        io_uring(facts, experiments),
+        programs(facts, experiments),
+        somaxconn(facts),
+        netem(facts),
+        sock_diag(facts),
+    ]);
     found
 }
 
@@ -279,6 +285,24 @@ fn io_uring(facts: &Facts, experiments: &[Experiment]) -> Finding {
     let finding = Finding::ok("io-uring", value);
     let fix = "use another engine; the default ones need no io_uring";
     if users.is_empty() { finding.limits(limits, fix, users) } else { finding.missing(limits, fix, users) }
+}
+
+/// Servers that are not ours, for experiments with a target.
+fn programs(facts: &Facts, experiments: &[Experiment]) -> Finding {
+    let missing: Vec<&str> = facts.no_programs.iter().map(String::as_str).collect();
+    if missing.is_empty() {
+        return Finding::ok("programs", "nginx, redis and whatever else shipped experiments put in the server's place");
+    }
+    let lacks = |experiment: &&Experiment| {
+        needs::programs(experiment).iter().any(|program| missing.contains(&program.as_str()))
+    };
+    let users = experiments.iter().filter(lacks).map(|experiment| experiment.name.clone()).collect();
+    let packages: Vec<&str> = missing.iter().filter_map(|program| lab::package_of(program)).collect();
+    Finding::ok("programs", format!("not installed: {}", missing.join(", "))).missing(
+        "no experiment that puts them in the server's place",
+        format!("install Debian's {}", packages.join(", ")),
+        users,
+    )
 }
 
 fn somaxconn(facts: &Facts) -> Finding {

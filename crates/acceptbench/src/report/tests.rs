@@ -49,6 +49,17 @@ fn quantities_are_named_once_those_that_are_compared_first() {
 }
 
 #[test]
+fn each_command_in_the_servers_place_is_told_once() {
+    let mut trials = records();
+    assert!(targets(&trials).is_empty());
+    for trial in &mut trials {
+        let settings = [("target.command".to_owned(), "nginx -c '{dir}/nginx.conf'".to_owned())].into();
+        trial.target = Some(study::results::Target { settings, ..Default::default() });
+    }
+    assert_eq!(targets(&trials), ["in the server's place: nginx -c '{dir}/nginx.conf'"]);
+}
+
+#[test]
 fn a_machine_is_told_alike_in_a_report_and_in_a_comparison() {
     let environment =
         Environment { kernel_release: Some("6.12.1".to_owned()), cpus_online: Some(4), ..Environment::default() };

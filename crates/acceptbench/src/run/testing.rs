@@ -36,6 +36,7 @@ pub(crate) fn record(trial: usize, cell: usize, seconds: f64) -> Trial {
         topology: Topology::Veth,
         timings: Timings { load_ms: seconds * 1e3, ..Timings::default() },
         sysctls: BTreeMap::new(),
+        target: None,
         server: ::server::Snapshot::default(),
         loadgen: ::loadgen::Snapshot::default(),
         ledger: Ledger::default(),

@@ -183,8 +183,8 @@ fn alike(one: &ListenerCounts, other: &ListenerCounts) -> bool {
 /// What the kernel made of a listener. `fastopen` is the sysctl, where it can be read.
 fn facts(group: &Group<'_>, opts: &Opts, fastopen: Option<u32>) -> Vec<String> {
     let ListenerCounts { backlog_requested: backlog, limit, options, .. } = group.like;
-    let mut facts =
-        vec![format!("backlog {backlog}"), format!("queue limit {limit} (holds {})", u64::from(*limit) + 1)];
+    let mut facts: Vec<String> = backlog.map(|backlog| format!("backlog {backlog}")).into_iter().collect();
+    facts.push(format!("queue limit {limit} (holds {})", u64::from(*limit) + 1));
     if options.reuseport {
         facts.push(format!("reuseport {}: {}", opts.reuseport, plural(group.sockets, "socket")));
     }

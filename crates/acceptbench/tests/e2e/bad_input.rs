@@ -570,7 +570,7 @@ fn the_environment_sets_a_server_and_is_said_to_be_ignored_by_a_run() {
     assert!(said.contains("ACCEPTBENCH_SERVER_BACKLOG ignored"), "{said}");
     let stored = fs::read_to_string(lab.path().join("results/latest/trials.jsonl")).expect("stored trials");
     let trial: Trial = serde_json::from_str(&stored).expect("one trial");
-    assert_eq!(trial.server.listeners[0].backlog_requested, 8, "the file decides");
+    assert_eq!(trial.server.listeners[0].backlog_requested, Some(8), "the file decides");
 
     let mut command = acceptbench();
     command.args(["server", "--admin", "off"]).env("ACCEPTBENCH_SERVER_BACKLOG", "many");

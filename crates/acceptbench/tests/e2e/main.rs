@@ -15,3 +15,4 @@ mod ports;
 mod resume;
 mod search;
 mod support;
+mod target;

@@ -92,6 +92,6 @@ impl Window {
             ..Timings::default()
         };
         let Opening { started, sysctls, .. } = opening;
-        Some(Parts { started, timings, sysctls, server, loadgen, ledger, invalid, warnings })
+        Some(Parts { started, timings, sysctls, target: None, server, loadgen, ledger, invalid, warnings })
     }
 }

@@ -101,10 +101,23 @@ fn level(values: &[(String, Value)]) -> Level {
     let mut texts: Vec<&String> = settings.values().collect();
     texts.dedup();
     let label = match texts.as_slice() {
-        [one] => (*one).clone(),
-        _ => settings.iter().map(|(name, value)| format!("{} {value}", short_name(name))).collect::<Vec<_>>().join(" "),
+        [one] => one_line(one),
+        _ => settings
+            .iter()
+            .map(|(name, value)| format!("{} {}", short_name(name), one_line(value)))
+            .collect::<Vec<_>>()
+            .join(" "),
     };
     Level { label, settings }
+}
+
+/// A file of a target is a text of many lines: its first says which it is.
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next()) {
+        (Some(first), Some(_)) => format!("{first} …"),
+        _ => text.to_owned(),
+    }
 }
 
 /// The cells of an experiment.

@@ -42,6 +42,19 @@ impl Places<'_> {
     }
 }
 
+/// The quantity of this name. Refuses one that has no value where a target stands in the server's place.
+fn known(places: &Places<'_>, name: &str) -> Result<&'static Quantity, String> {
+    let target = places.resolved.iter().any(|cell| cell.target.is_some());
+    match Quantity::named(name) {
+        Ok(quantity) if target && quantity.is_the_servers_own() => Err(format!(
+            "{name} has no value with [target]: only our own server counts it; `entered`, `left`, `overflows` and what clients \
+             see are known of every server"
+        )),
+        Ok(quantity) => Ok(quantity),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 pub(super) fn expectations(
     source: &Source<'_>,
     wire: &[WireExpect],
@@ -51,6 +64,9 @@ pub(super) fn expectations(
         .map(|expect| {
             let that = parse_condition(source, &expect.that)?;
             that.check_quantities().map_err(|error| source.error(&expect.that.span(), error.to_string()))?;
+            for comparison in that.comparisons() {
+                known(places, &comparison.name).map_err(|message| source.error(&expect.that.span(), message))?;
+            }
             let cells = match &expect.r#where {
                 None => None,
                 Some(text) => match places.matching(source, text)? {
@@ -86,9 +102,10 @@ pub(super) fn compare(
     };
     let Some(spanned) = wire else { return Ok(compare) };
     let wire = spanned.get_ref();
-    let metrics = wire.metrics.iter().map(|metric| {
-        Quantity::named(metric.get_ref()).map_err(|error| source.error(&metric.span(), error.to_string()))
-    });
+    let metrics = wire
+        .metrics
+        .iter()
+        .map(|metric| known(places, metric.get_ref()).map_err(|message| source.error(&metric.span(), message)));
     let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
     if let Some((main, others)) = metrics.split_first() {
         (compare.main, compare.others) = (main, others.to_vec());

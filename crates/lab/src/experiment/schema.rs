@@ -18,6 +18,9 @@ const SYSCTL_NAME: &str = r"^net[./]";
 /// The same as settings.
 const SYSCTL_SETTING: &str = r"^sysctl\.net[./]";
 
+/// Entries of the tables within `[target]`, as settings.
+const TARGET_SETTING: &str = r"^target\.(values|files)\..";
+
 /// The schema of an experiment file.
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
@@ -41,7 +44,8 @@ pub fn schema() -> Value {
 /// where its schema stands.
 fn options(defs: &mut Map<String, Value>) -> Vec<(String, String)> {
     let mut names = Vec::new();
-    for (table, def) in [("server", "Server"), ("loadgen", "Loadgen"), ("half-open", "HalfOpen")] {
+    for (table, def) in [("server", "Server"), ("target", "Target"), ("loadgen", "Loadgen"), ("half-open", "HalfOpen")]
+    {
         let Some(keys) = defs.get_mut(def).and_then(|def| def["properties"].as_object_mut()) else { continue };
         keys.retain(|key, _| reserved(&format!("{table}.{key}")).is_none());
         names.extend(keys.keys().map(|key| (format!("{table}.{key}"), format!("#/$defs/{def}/properties/{key}"))));
@@ -54,7 +58,7 @@ fn options(defs: &mut Map<String, Value>) -> Vec<(String, String)> {
 
 fn name_schema(names: &[(String, String)]) -> Value {
     let names: Vec<&String> = names.iter().map(|(name, _)| name).collect();
-    json!({ "anyOf": [{ "enum": names }, { "type": "string", "pattern": SYSCTL_SETTING }] })
+    json!({ "anyOf": [{ "enum": names }, { "type": "string", "pattern": SYSCTL_SETTING }, { "type": "string", "pattern": TARGET_SETTING }] })
 }
 
 fn settings_schema(names: &[(String, String)]) -> Value {
@@ -63,7 +67,7 @@ fn settings_schema(names: &[(String, String)]) -> Value {
     json!({
         "type": "object",
         "properties": properties,
-        "patternProperties": { SYSCTL_SETTING: sysctl_value() },
+        "patternProperties": { SYSCTL_SETTING: sysctl_value(), TARGET_SETTING: target_value() },
         "additionalProperties": false,
     })
 }
@@ -77,10 +81,14 @@ fn place() -> Map<String, Value> {
         "required": ["attach"],
         "properties": {
             "experiment": { "required": ["measure"], "properties": { "warm-up": false, "family": false } },
-            "server": { "maxProperties": 0 }, "loadgen": { "maxProperties": 0 }, "half-open": { "maxProperties": 0 },
+            "server": { "maxProperties": 0 }, "loadgen": { "maxProperties": 0 }, "half-open": { "maxProperties": 0 }, "target": false,
         },
     });
-    let in_namespaces = json!({ "properties": { "attach": false } });
+    let in_namespaces = json!({
+        "properties": { "attach": false },
+        "if": { "required": ["target"] },
+        "then": { "properties": { "server": { "maxProperties": 0 } } },
+    });
     Map::from_iter([
         ("if".to_owned(), attached),
         ("then".to_owned(), on_a_deployment),
@@ -124,6 +132,19 @@ fn tidy(value: &mut Value) {
 
 fn sysctl_value() -> Value {
     json!({ "type": ["integer", "string"] })
+}
+
+fn target_value() -> Value {
+    json!({ "type": ["number", "string", "boolean"] })
+}
+
+/// The table `[target.values]`.
+pub(crate) fn target_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": "^[a-z][a-z0-9-]*$" },
+        "additionalProperties": target_value(),
+    })
 }
 
 /// The `[sysctl]` table.

@@ -15,6 +15,7 @@ use super::schema;
 use super::{Attach, Family};
 use crate::schedule::Order;
 use crate::settings::HalfOpen;
+use crate::target::Target;
 
 /// An experiment of acceptbench: what is asked, what both ends do, what is varied, what must hold.
 #[derive(Deserialize, JsonSchema)]
@@ -27,6 +28,9 @@ pub(super) struct Wire {
     #[serde(default)]
     #[expect(dead_code, reason = "read for its errors")]
     pub(super) server: server::Opts,
+    /// A program that is not ours in the server's place.
+    #[schemars(with = "Option<Target>")]
+    pub(super) target: Option<Spanned<Target>>,
     /// Options of the load generator, as flags of `acceptbench loadgen`.
     #[serde(default)]
     #[expect(dead_code, reason = "read for its errors")]
@@ -212,6 +216,7 @@ pub(super) type Entries = BTreeMap<Spanned<String>, Value>;
 #[serde(rename_all = "kebab-case", default)]
 pub(super) struct Tables {
     pub(super) server: Entries,
+    pub(super) target: Entries,
     pub(super) loadgen: Entries,
     pub(super) half_open: Entries,
 }

@@ -95,8 +95,9 @@ impl<'a> Facts<'a> {
         recorded?.trim().parse().ok()
     }
 
-    /// The smallest queue limit of the listeners as read back, and the backlog that listen(2) was given there.
-    pub(crate) fn limit(&self) -> Option<(u32, u32)> {
+    /// The smallest queue limit of the listeners as read back, and the backlog that listen(2) was given there, if that is
+    /// known: a target's is not.
+    pub(crate) fn limit(&self) -> Option<(u32, Option<u32>)> {
         let listeners = self.trial.server.listeners.iter();
         listeners.map(|listener| (listener.limit, listener.backlog_requested)).min()
     }
@@ -104,13 +105,16 @@ impl<'a> Facts<'a> {
     /// `limit 16 = min(backlog 16, somaxconn 128)`.
     pub(crate) fn limit_in_words(&self) -> String {
         match (self.limit(), self.sysctl(SOMAXCONN)) {
-            (Some((limit, backlog)), Some(somaxconn)) if i64::from(limit) == i64::from(backlog).min(somaxconn) => {
+            (Some((limit, None)), somaxconn) => limit_alone(limit, somaxconn),
+            (Some((limit, Some(backlog))), Some(somaxconn))
+                if i64::from(limit) == i64::from(backlog).min(somaxconn) =>
+            {
                 format!("limit {limit} = min(backlog {backlog}, somaxconn {somaxconn})")
             }
-            (Some((limit, backlog)), Some(somaxconn)) => {
+            (Some((limit, Some(backlog))), Some(somaxconn)) => {
                 format!("limit {limit}, though the backlog is {backlog} and somaxconn {somaxconn}")
             }
-            (Some((limit, backlog)), None) => format!("limit {limit}, backlog {backlog}, somaxconn not recorded"),
+            (Some((limit, Some(backlog))), None) => format!("limit {limit}, backlog {backlog}, somaxconn not recorded"),
             (None, _) => "no listener".to_owned(),
         }
     }
@@ -164,6 +168,20 @@ impl<'a> Facts<'a> {
     /// Its deadline in words, e.g. `200ms`.
     pub(crate) fn deadline(&self) -> String {
         self.trial.loadgen.opts.deadline.to_string()
+    }
+}
+
+/// What a limit says of a backlog that nobody told: the kernel keeps the smaller of the two only (`__sys_listen`).
+fn limit_alone(limit: u32, somaxconn: Option<i64>) -> String {
+    match somaxconn {
+        Some(somaxconn) if i64::from(limit) < somaxconn => {
+            format!("limit {limit} = backlog, below somaxconn {somaxconn}")
+        }
+        Some(somaxconn) if i64::from(limit) == somaxconn => {
+            format!("limit {limit} = somaxconn {somaxconn}, the backlog is that or more")
+        }
+        Some(somaxconn) => format!("limit {limit}, though somaxconn is {somaxconn}"),
+        None => format!("limit {limit}, somaxconn not recorded"),
     }
 }
 

@@ -67,7 +67,9 @@ fn everybody(facts: &Facts<'_>) -> Option<Finding> {
             Some(busy) => (Knob::Nothing, format!("{served}, acceptors busy {} of the time", format::percent(busy))),
             None => (
                 Knob::Undetermined,
-                format!("{served} in a closed loop; without an accept delay nobody measures how busy acceptors are"),
+                format!(
+                    "{served} in a closed loop; nobody measured how busy acceptors are: no accept delay, or a target"
+                ),
             ),
         });
     }
@@ -153,7 +155,16 @@ fn overflow(facts: &Facts<'_>) -> Option<Finding> {
 /// Which of the two made the queue limit.
 fn limit(facts: &Facts<'_>, found: String) -> Finding {
     let Some((limit, backlog)) = facts.limit() else { return (Knob::Undetermined, found) };
-    let (limit, backlog) = (i64::from(limit), i64::from(backlog));
+    let limit = i64::from(limit);
+    let Some(backlog) = backlog.map(i64::from) else {
+        let knob = match facts.sysctl(SOMAXCONN) {
+            Some(somaxconn) if limit < somaxconn => Knob::Backlog,
+            // The backlog may be exactly as much; then it has to be raised as well, as the figures say.
+            Some(somaxconn) if limit == somaxconn => Knob::Somaxconn,
+            None | Some(_) => Knob::Undetermined,
+        };
+        return (knob, found);
+    };
     let knob = match facts.sysctl(SOMAXCONN) {
         // listen(2) takes what it is given unless somaxconn is less: this is the kernel's own word for it.
         None if limit < backlog => Knob::Somaxconn,

@@ -11,7 +11,7 @@ fn overflowing(backlog: u32, somaxconn: u32, overflows: u64) -> Trial {
     let mut trial = testing::trial(0);
     trial.sysctls.insert("net.core.somaxconn".to_owned(), somaxconn.to_string());
     let listener = &mut trial.server.listeners[0];
-    (listener.backlog_requested, listener.limit) = (backlog, backlog.min(somaxconn));
+    (listener.backlog_requested, listener.limit) = (Some(backlog), backlog.min(somaxconn));
     trial.server.kernel.net.listen_overflows = overflows;
     trial.server.kernel.net.listen_drops = overflows;
     trial.loadgen.opts.duration = "2s".parse().unwrap();
@@ -44,6 +44,25 @@ fn the_smaller_of_backlog_and_somaxconn_bound_a_queue_that_overflowed() {
     );
     assert_eq!(knob(&overflowing(128, 16, 812)), Knob::Somaxconn);
     assert_eq!(knob(&overflowing(16, 16, 812)), Knob::BacklogAndSomaxconn);
+}
+
+#[test]
+fn of_a_target_the_limit_alone_says_what_made_it() {
+    let target = |limit, somaxconn| {
+        let mut trial = overflowing(limit, somaxconn, 812);
+        trial.target = Some(crate::results::Target::default());
+        trial.server.acceptors.clear();
+        trial.server.opts = server::Opts::default();
+        trial.server.listeners[0].backlog_requested = None;
+        trial.server.listeners[0].full_ns = 300_000_000;
+        judge(&trial)
+    };
+    let (knob, evidence) = target(511, 4096);
+    assert_eq!(knob, Knob::Backlog);
+    assert_eq!(evidence, "overflows 812; limit 511 = backlog, below somaxconn 4096; queue full 30.0 % of the time");
+    let (knob, evidence) = target(128, 128);
+    assert_eq!(knob, Knob::Somaxconn);
+    assert!(evidence.contains("limit 128 = somaxconn 128, the backlog is that or more"), "{evidence}");
 }
 
 #[test]

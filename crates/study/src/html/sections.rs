@@ -303,8 +303,13 @@ impl<'a> Sections<'a> {
     }
 
     fn ledger(&self) -> String {
+        let server = if self.page.report.trials.iter().any(|trial| trial.target.is_some()) {
+            "; what only the server could count is derived, or not evaluated"
+        } else {
+            " and what the server accepted"
+        };
         format!(
-            "<p class=\"note\">Equations between what the generator planned, what both kernels counted and what the server accepted. \
+            "<p class=\"note\">Equations between what the generator planned, what both kernels counted{server}. \
              A trial with a residual does not count.</p>\n{}",
             trials::ledger(&self.page.report)
         )

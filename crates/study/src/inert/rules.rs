@@ -2,6 +2,7 @@
 //! key, or none where it does not apply; cells with the same key are alike.
 
 use crate::binding::Facts;
+use crate::results::Trial;
 
 /// One rule.
 pub(super) struct Rule {
@@ -97,10 +98,18 @@ fn by_rule(applies: bool, reason: impl Into<String>) -> Option<(String, String)>
     applies.then(|| alike("", reason))
 }
 
+/// May the listener take data in a SYN? What a target asked for nobody knows; it matters only where clients try.
+fn may_fast_open(trial: &Trial) -> bool {
+    match trial.own_books() {
+        Some(books) => books.opts.fastopen > 0,
+        None => trial.loadgen.opts.fastopen,
+    }
+}
+
 /// The limit is the smaller of the two. `TCP_FASTOPEN` has a queue of its own that somaxconn caps, too.
 fn same_limit(facts: &Facts<'_>) -> Option<(String, String)> {
     let trial = facts.trial;
-    if trial.server.opts.fastopen > 0 {
+    if may_fast_open(trial) {
         return None;
     }
     let (limit, _) = facts.limit()?;
@@ -114,7 +123,7 @@ fn same_limit(facts: &Facts<'_>) -> Option<(String, String)> {
 fn never_full(facts: &Facts<'_>) -> Option<(String, String)> {
     let trial = facts.trial;
     let quiet = facts.overflows() == 0 && trial.server.kernel.net.listen_drops == 0 && facts.cookies() == 0;
-    let settled = trial.loadgen.half_open.kept == 0 && trial.server.syn_recv == 0 && trial.server.opts.fastopen == 0;
+    let settled = trial.loadgen.half_open.kept == 0 && trial.server.syn_recv == 0 && !may_fast_open(trial);
     by_rule(quiet && settled, "neither queue was ever full: ListenOverflows, ListenDrops and TCPReqQFullDoCookies 0")
 }
 
@@ -169,6 +178,6 @@ fn no_listener_closed(facts: &Facts<'_>) -> Option<(String, String)> {
 
 fn no_fastopen(facts: &Facts<'_>) -> Option<(String, String)> {
     let trial = facts.trial;
-    let asked = trial.server.opts.fastopen > 0 || trial.loadgen.opts.fastopen;
+    let asked = may_fast_open(trial) || trial.loadgen.opts.fastopen;
     by_rule(!asked, "no SYN carried data or asked for a cookie of fast open")
 }

@@ -13,7 +13,7 @@ fn backlog() -> (Design, Vec<Trial>) {
         let (somaxconn, backlog) = (number("sysctl.net.core.somaxconn"), number("server.backlog"));
         trial.sysctls.insert("net.core.somaxconn".to_owned(), somaxconn.to_string());
         let listener = &mut trial.server.listeners[0];
-        (listener.backlog_requested, listener.limit) = (backlog, backlog.min(somaxconn));
+        (listener.backlog_requested, listener.limit) = (Some(backlog), backlog.min(somaxconn));
         trial.server.kernel.net.listen_overflows = 100;
         trial.server.kernel.net.listen_drops = 100;
     }

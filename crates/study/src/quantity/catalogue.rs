@@ -77,6 +77,13 @@ use accept_path::{QUEUE, SERVER};
 pub(super) const CATALOGUE: &[&[Quantity]] =
     &[RATIOS, ATTEMPTS, CONFIRM_LATENCY, CONNECT_LATENCY, CONFIRM_SERVICE, LAG, KERNEL, SERVER, QUEUE, DEMAND];
 
+/// Quantities that our own server's books alone can tell, the group [`SERVER`] aside.
+const OF_OWN_BOOKS: [&str; 3] = ["lost", "service-rate", "utilisation"];
+
+pub(super) fn is_the_servers_own(name: &str) -> bool {
+    SERVER.iter().any(|quantity| quantity.name == name) || OF_OWN_BOOKS.contains(&name)
+}
+
 pub(super) const RATIOS: &[Quantity] = &[
     quantity!(
         "served-ratio",
@@ -284,8 +291,8 @@ const KERNEL: &[Quantity] = &[
         "lost with a process",
         Count,
         Lower,
-        "Connections accepted by a process that was killed before it counted them, whole trial, from the ledger",
-        |t| whole(t).then_some(t.ledger.terms.lost as f64)
+        "Connections accepted by a process that was killed before it counted them, whole trial, from the ledger; no value of a target",
+        |t| (whole(t) && t.target.is_none()).then_some(t.ledger.terms.lost as f64)
     ),
     quantity!(
         "residual",

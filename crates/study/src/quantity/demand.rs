@@ -86,7 +86,7 @@ pub(crate) fn service_seconds(trial: &Trial) -> Option<f64> {
 
 /// Connections per second that all acceptors can take: at the measured service time, in records without one at that asked for.
 pub(crate) fn service_rate(trial: &Trial) -> Option<f64> {
-    let opts = &trial.server.opts;
+    let opts = &trial.own_books()?.opts;
     if !service_is_measured(opts) {
         return None;
     }

@@ -65,7 +65,12 @@ fn ledger_line(trials: &[Trial], number: u8) -> Option<LedgerLine<'_>> {
     let balanced = lines.iter().filter(|(_, line)| line.balances()).count();
     // max_by_key keeps the last of equals; reversed, that is the first trial.
     let (trial, worst) = *lines.iter().rev().max_by_key(|(_, line)| line.residual.unsigned_abs())?;
-    let derived = if lines.iter().any(|(_, line)| line.derived) { " (derived where cookies were sent)" } else { "" };
+    let derived = match (lines.iter().any(|(_, line)| line.derived), trials.iter().any(|trial| trial.target.is_some()))
+    {
+        (false, _) => "",
+        (true, false) => " (derived where cookies were sent)",
+        (true, true) => " (derived: what only the server could count, or cookies were sent)",
+    };
     Some(LedgerLine {
         title: format!("{number} {}{derived}", worst.name),
         balanced: (balanced, lines.len()),

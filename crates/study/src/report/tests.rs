@@ -158,7 +158,7 @@ fn the_report_says_what_bound_what_cannot_matter_and_what_theory_expects() {
         trial.server.kernel.net.listen_drops = trial.server.kernel.net.listen_overflows;
         trial.server.listeners[0].limit = 16;
         trial.server.listeners[0].full_ns = 100_000_000;
-        trial.server.listeners[0].backlog_requested = if trial.cell == 0 { 16 } else { 1024 };
+        trial.server.listeners[0].backlog_requested = Some(if trial.cell == 0 { 16 } else { 1024 });
         trial.sysctls.insert("net.core.somaxconn".to_owned(), "16".to_owned());
     }
     let names = ["served-ratio", "confirm-latency.p99"];

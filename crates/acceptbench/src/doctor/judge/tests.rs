@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::allowances::Allowances;
 use kernel::environment::{Environment, Feature};
@@ -41,6 +41,7 @@ fn machine() -> Facts {
         veth: Module::Present,
         netem: Module::Loadable,
         rings: BTreeMap::new(),
+        no_programs: BTreeSet::new(),
         late: Some(Duration::from_micros(60)),
     }
 }
@@ -64,6 +65,20 @@ fn trouble(diagnosis: &Diagnosis) -> Vec<String> {
 
 fn outcome(diagnosis: &Diagnosis, experiment: &str) -> Outcome {
     diagnosis.experiments.iter().find(|verdict| verdict.name == experiment).expect("shipped").outcome
+}
+
+#[test]
+fn a_program_that_is_not_installed_keeps_its_own_experiment_from_running_and_no_other() {
+    let diagnosis = diagnosed(|facts| facts.no_programs = BTreeSet::from(["redis-server".to_owned()]));
+    assert_eq!(trouble(&diagnosis), ["programs: missing"]);
+    assert!(diagnosis.can_run);
+    for (name, expected) in
+        [("redis-backlog", Outcome::CannotRun), ("nginx-backlog", Outcome::Runs), ("backlog", Outcome::Runs)]
+    {
+        assert_eq!(outcome(&diagnosis, name), expected, "{name}");
+    }
+    let finding = diagnosis.findings.iter().find(|finding| finding.name == "programs").expect("looked for");
+    assert_eq!(finding.fix.as_deref(), Some("install Debian's redis-server"));
 }
 
 #[test]
@@ -95,7 +110,8 @@ fn a_hidden_somaxconn_stops_what_varies_it_and_nothing_else() {
     assert!(!diagnosis.can_run);
     let finding = diagnosis.findings.iter().find(|finding| finding.name == "sysctls").expect("found");
     assert_eq!(finding.status, Status::Missing);
-    assert_eq!(finding.experiments, ["backlog"], "the others keep to backlogs below what a fresh namespace has");
+    let vary_it = ["backlog", "nginx-backlog", "redis-backlog"];
+    assert_eq!(finding.experiments, vary_it, "the others keep to backlogs below what a fresh namespace has");
     assert!(finding.value.contains("net.core.somaxconn cannot be set: it is hidden"), "{}", finding.value);
     assert_eq!(outcome(&diagnosis, "phantoms"), Outcome::Runs);
 }

@@ -5,7 +5,7 @@ use super::*;
 fn listener(address: &str) -> ListenerCounts {
     ListenerCounts {
         address: address.parse().unwrap(),
-        backlog_requested: 4096,
+        backlog_requested: Some(4096),
         limit: 128,
         depth: 0,
         deepest: 0,
