@@ -46,6 +46,9 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<End, Failure> {
 fn closing(model: &Model<'_>, experiment: &Experiment, trials: &[study::results::Trial]) -> String {
     let cells = text::cells(experiment, trials);
     let mut lines = vec![text::sentence(&cells)];
+    if let [_] = experiment.design.cells.as_slice() {
+        lines.push("          what would other knobs have come to? e.g. --set server.backlog=4096".to_owned());
+    }
     lines.extend(text::check(model, &cells));
     lines.push(String::new());
     lines.join("\n")

@@ -6,8 +6,9 @@
 //! taken to be. What comes at that time is taken for what is owed, oldest first, and only what is beyond it for new.
 //!
 //! Counters of the kernel: a dropped SYN is one of `ListenDrops` and one of the listener's `sk_drops`; a dropped last ACK of
-//! a request is one and two (`tcp_v4_syn_recv_sock` and `tcp_check_req`). Their difference therefore counts the last ACKs,
-//! while no other listener of the namespace drops anything.
+//! a request is one and two; a client's RST for a request none and one, and one of `EmbryonicRsts` (`tcp_v4_rcv`,
+//! `tcp_v4_syn_recv_sock`, `tcp_check_req`). So the last ACKs can be told, while no other listener of the namespace drops
+//! anything.
 
 use crate::format::Sample;
 use crate::reading::Recording;
@@ -20,6 +21,8 @@ const LATE_SHARE: u64 = 20;
 
 /// `TCP_TIMEOUT_INIT`, µs.
 const FIRST_TIMEOUT_US: u64 = 1_000_000;
+
+const ABORT: &str = "net.ipv4.tcp_abort_on_overflow";
 
 /// New attempts of one interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,24 +100,35 @@ impl Clients {
     }
 }
 
-/// SYNs and last ACKs among what was dropped so far. They are read one after the other while they move, so what cannot be
-/// last ACKs yet may turn out to be some at the next look.
+/// SYNs and last ACKs among what was dropped so far. Counters are read one after the other while they move, so a total may be
+/// told too high for a moment; what was told too much is taken off what is told next.
 #[derive(Debug, Default)]
 struct Drops {
+    /// With `net.ipv4.tcp_abort_on_overflow` every dropped last ACK is a reset of a request, too.
+    abort: bool,
     dropped: u64,
-    listen_drops: u64,
-    last_acks: u64,
+    /// `ListenDrops`.
+    listens: u64,
+    /// Neither a SYN nor a last ACK that met a full queue, and one of `dropped`.
+    aside: u64,
+    told: [u64; 2],
 }
 
 impl Drops {
     /// SYNs and last ACKs dropped within the interval.
-    fn of(&mut self, sample: &Sample) -> (u64, u64) {
+    fn of(&mut self, sample: &Sample) -> [u64; 2] {
         self.dropped += u64::from(sample.dropped);
-        self.listen_drops += sample.listen_drops;
-        let last_acks = self.dropped.saturating_sub(self.listen_drops).max(self.last_acks);
-        let new = (last_acks - self.last_acks).min(u64::from(sample.dropped) / 2);
-        self.last_acks += new;
-        (u64::from(sample.dropped) - 2 * new, new)
+        self.listens += sample.listen_drops;
+        self.aside += sample.deferred + if self.abort { 0 } else { sample.resets };
+        // dropped = SYNs + 2 × last ACKs + aside, listen drops = SYNs + last ACKs.
+        let last_acks = self.dropped.saturating_sub(self.listens + self.aside);
+        let syns = self.dropped.saturating_sub(2 * last_acks + self.aside);
+        let mut new = [syns, last_acks];
+        for (new, told) in new.iter_mut().zip(&mut self.told) {
+            *new = new.saturating_sub(*told);
+            *told += *new;
+        }
+        new
     }
 }
 
@@ -122,13 +136,14 @@ impl Arrivals {
     /// The attempts of a recording, if its clients were such.
     pub fn of(recording: &Recording, clients: Clients) -> Self {
         let mut arrivals = Self::default();
-        let mut drops = Drops::default();
+        let abort = recording.sysctl(ABORT).is_some_and(|abort| abort > 0);
+        let mut drops = Drops { abort, ..Drops::default() };
         let mut owed: Vec<Owed> = Vec::new();
         // What waits already came at some time before: it arrives at once.
         arrivals.add(0, 0, recording.header.depth.into());
         arrivals.entered = recording.header.depth.into();
         for sample in &recording.samples {
-            let (syns, last_acks) = drops.of(sample);
+            let [syns, last_acks] = drops.of(sample);
             let packets = sample.entered + syns + last_acks;
             let gave_up = owed.extract_if(.., |owed| owed.due.1 < sample.began());
             arrivals.lost += gave_up.map(|owed| owed.count).sum::<u64>();

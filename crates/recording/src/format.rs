@@ -34,7 +34,8 @@ pub struct Header {
     pub sysctls: BTreeMap<String, String>,
 }
 
-/// What changed from one look to the next. Written as `[since, over, entered, depth, dropped, listen-drops, cookies]`.
+/// What changed from one look to the next. Written as `[since, over, entered, depth, dropped,
+/// listen-drops, cookies, resets, deferred]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// When it was looked, µs from the first look. Written as the time since the line before.
@@ -45,27 +46,42 @@ pub struct Sample {
     pub entered: u64,
     /// Connections in this listener's accept queue at this look.
     pub depth: u32,
-    /// What this listener dropped (`sk_drops`): a SYN is one, a last ACK of a known request two.
+    /// What this listener dropped (`sk_drops`): a SYN is one, a last ACK of a known request two, a client's RST for a request
+    /// one, a bare ACK that `TCP_DEFER_ACCEPT` holds back one.
     pub dropped: u32,
     /// What all listeners of the namespace dropped (`ListenDrops`): a SYN is one, a last ACK one.
     pub listen_drops: u64,
     /// SYNs of the namespace that were answered with a cookie (`SyncookiesSent`).
     pub cookies: u64,
+    /// Requests of the namespace that a RST ended (`EmbryonicRsts`).
+    pub resets: u64,
+    /// Bare ACKs of the namespace that `TCP_DEFER_ACCEPT` held back (`TCPDeferAcceptDrop`).
+    pub deferred: u64,
 }
 
 /// A sample as it is written.
-pub(crate) type Columns = [u64; 7];
+pub(crate) type Columns = [u64; 9];
 
 impl Sample {
     /// As it is written, after a line about the instant `before`.
     pub(crate) fn columns(&self, before: u64) -> Columns {
-        let Self { at, over, entered, depth, dropped, listen_drops, cookies } = *self;
-        [at.saturating_sub(before), over, entered, depth.into(), dropped.into(), listen_drops, cookies]
+        let Self { at, over, entered, depth, dropped, listen_drops, cookies, resets, deferred } = *self;
+        [
+            at.saturating_sub(before),
+            over,
+            entered,
+            depth.into(),
+            dropped.into(),
+            listen_drops,
+            cookies,
+            resets,
+            deferred,
+        ]
     }
 
     /// What is written after a line about the instant `before`; the name of the column that cannot be.
     pub(crate) fn read(columns: Columns, before: u64) -> Result<Self, &'static str> {
-        let [since, over, entered, depth, dropped, listen_drops, cookies] = columns;
+        let [since, over, entered, depth, dropped, listen_drops, cookies, resets, deferred] = columns;
         let at = before.checked_add(since).ok_or("since")?;
         if over > at {
             return Err("over");
@@ -79,6 +95,8 @@ impl Sample {
             dropped: narrow(dropped, "dropped")?,
             listen_drops,
             cookies,
+            resets,
+            deferred,
         })
     }
 

@@ -33,7 +33,7 @@ pub struct RecordingError {
 }
 
 /// A line after the first.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Line {
     Sample(Columns),

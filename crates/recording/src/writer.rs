@@ -21,6 +21,10 @@ pub struct Look {
     pub listen_drops: u64,
     /// `SyncookiesSent`.
     pub cookies: u64,
+    /// `EmbryonicRsts`.
+    pub resets: u64,
+    /// `TCPDeferAcceptDrop`.
+    pub deferred: u64,
 }
 
 /// Bytes kept free for the last line.
@@ -73,9 +77,10 @@ impl<W: Write> Writer<W> {
             dropped: look.drops.wrapping_sub(last.drops),
             listen_drops: look.listen_drops.saturating_sub(last.listen_drops),
             cookies: look.cookies.saturating_sub(last.cookies),
+            resets: look.resets.saturating_sub(last.resets),
+            deferred: look.deferred.saturating_sub(last.deferred),
         };
-        let [_, _, entered, _, dropped, listen_drops, cookies] = sample.columns(self.told);
-        let same = [entered, dropped, listen_drops, cookies] == [0; 4] && look.depth == last.depth;
+        let same = sample == Sample { at: sample.at, over: sample.over, depth: last.depth, ..Sample::default() };
         if !same && !self.line(&sample.columns(self.told))? {
             return Ok(false);
         }

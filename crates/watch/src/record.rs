@@ -169,7 +169,8 @@ impl Eyes {
             (self.drops_then, self.read_at) = (drops, now);
         }
         let NetCounters { listen_drops, syncookies_sent: cookies, .. } = self.seldom;
-        Ok(Some(Look { at, passive_opens, depth, limit, drops, listen_drops, cookies }))
+        let NetCounters { embryonic_resets: resets, defer_accept_drops: deferred, .. } = self.seldom;
+        Ok(Some(Look { at, passive_opens, depth, limit, drops, listen_drops, cookies, resets, deferred }))
     }
 }
 

@@ -62,7 +62,7 @@ fn base(model: &Model<'_>, args: &ReplayArgs) -> String {
 
 /// What is varied, and what is compared.
 fn factor(levels: &[Level], replicates: usize) -> String {
-    let mut text = "\n[[factor]]\nname = \"knobs\"\nlevels = [\n".to_owned();
+    let mut text = "\n[[factor]]\nlevels = [\n".to_owned();
     for level in levels {
         let settings: Vec<String> = level.iter().map(|(key, value)| format!("{} = {value}", quoted(key))).collect();
         let _ = writeln!(text, "    {{ {} }},", settings.join(", "));

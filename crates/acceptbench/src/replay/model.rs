@@ -151,9 +151,15 @@ impl<'a> Model<'a> {
                 "the {lasts} from {at} on in which nobody accepted would have come whatever the knobs are"
             ));
         }
+        let set = |key: &str| args.set.iter().any(|set| set.key == key);
         all.push(format!(
-            "the listener's own backlog argument is its limit, {}: a greater one cannot be seen behind somaxconn",
-            header.limit
+            "the listener's own backlog argument is its limit, {}: a greater one cannot be seen behind somaxconn{}",
+            header.limit,
+            if set("sysctl.net.core.somaxconn") && !set("server.backlog") {
+                ", so somaxconn alone changes nothing here unless it is less (--set server.backlog says what it is)"
+            } else {
+                ""
+            }
         ));
         match header.other_listeners {
             0 => {}

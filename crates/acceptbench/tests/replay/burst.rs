@@ -20,12 +20,14 @@ pub(crate) struct Burst {
 }
 
 impl Burst {
-    /// Burst number `number`: at once, over some ms, or in two clumps; every third of clients that try again.
+    /// Burst number `number`: within some ten ms, slower, or in two clumps; every third of clients that try again. None is so
+    /// fast that the machine cannot issue it: then its pace would be the generator's, here and there.
     pub(crate) fn seeded(number: u32) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(u64::from(number) + 1);
         let mut between = |low: u64, high: u64| low + random.next_u64() % (high - low + 1);
         let attempts = between(150, 450);
-        let window = [1, between(20_000, 150_000), between(200_000, 400_000)][number as usize % 3];
+        let window =
+            [between(30_000, 80_000), between(50_000, 150_000), between(200_000, 400_000)][number as usize % 3];
         let mut instants: Vec<u64> = (0..attempts)
             .map(|_| match number % 3 {
                 2 if between(0, 1) == 1 => window + between(0, 10_000),

@@ -55,11 +55,41 @@ fn in_a_steady_overload_what_comes_again_is_told_from_what_is_new() {
 fn a_dropped_last_ack_counts_two_and_one_and_is_one_attempt() {
     let header = format!("{}\n", serde_json::to_string(&crate::testing::header(8)).unwrap());
     // 3 SYNs and 6 last ACKs dropped beside 9 that entered; the drops are read before the namespace's counters catch up.
-    let text = format!("{header}[1000,1000,9,9,13,7,0]\n[1000,1000,0,9,2,2,0]\n[1060000,1060000,6,9,0,0,0]\n");
-    let recording = crate::Recording::parse("x", text.as_bytes()).unwrap();
+    let text =
+        format!("{header}[1000,1000,9,9,13,7,0,0,0]\n[1000,1000,0,9,2,2,0,0,0]\n[1060000,1060000,6,9,0,0,0,0,0]\n");
+    let recording = Recording::parse("x", text.as_bytes()).unwrap();
     let arrivals = Arrivals::of(&recording, Clients { patience_us: 5_000_000, linear_timeouts: 4 });
     assert_eq!((arrivals.last_acks, arrivals.attempts, arrivals.retries), (6, 18, 6));
     assert_eq!((arrivals.entered, arrivals.lost), (15, 3));
+}
+
+#[test]
+fn a_client_that_gives_up_a_request_is_no_new_attempt() {
+    let at_reset = |abort: &str| {
+        let mut header = crate::testing::header(8);
+        header.sysctls.insert("net.ipv4.tcp_abort_on_overflow".to_owned(), abort.to_owned());
+        let header = serde_json::to_string(&header).unwrap();
+        // 6 last ACKs dropped; then the resets: by the server at once, or by the clients when they give up.
+        let lines = match abort {
+            "0" => "[1000,1000,9,9,12,6,0,0,0]\n[500000,1000,0,9,6,0,0,6,0]\n",
+            _ => "[1000,1000,9,9,12,6,0,6,0]\n",
+        };
+        let recording = Recording::parse("x", format!("{header}\n{lines}").as_bytes()).unwrap();
+        Arrivals::of(&recording, IMPATIENT)
+    };
+    for abort in ["0", "1"] {
+        let arrivals = at_reset(abort);
+        assert_eq!((arrivals.attempts, arrivals.last_acks, arrivals.lost), (15, 6, 6), "{abort}");
+    }
+}
+
+#[test]
+fn what_is_told_too_high_for_a_moment_is_taken_off_again() {
+    let header = format!("{}\n", serde_json::to_string(&crate::testing::header(8)).unwrap());
+    // 8 last ACKs and 5 SYNs: the namespace's drops were read 20 µs after the listener's.
+    let text = format!("{header}[1000,1000,0,9,12,8,0,0,0]\n[1000,1000,0,9,4,0,0,0,0]\n[1000,1000,0,9,5,5,0,0,0]\n");
+    let arrivals = Arrivals::of(&Recording::parse("x", text.as_bytes()).unwrap(), IMPATIENT);
+    assert_eq!((arrivals.attempts, arrivals.last_acks), (13, 8));
 }
 
 #[test]
@@ -77,8 +107,8 @@ fn timers_double_after_the_linear_ones() {
 fn what_waited_at_the_first_look_arrives_at_once() {
     let mut header = crate::testing::header(8);
     header.depth = 5;
-    let text = format!("{}\n[1000,1000,2,7,0,0,0]\n", serde_json::to_string(&header).unwrap());
-    let arrivals = Arrivals::of(&crate::Recording::parse("x", text.as_bytes()).unwrap(), IMPATIENT);
+    let text = format!("{}\n[1000,1000,2,7,0,0,0,0,0]\n", serde_json::to_string(&header).unwrap());
+    let arrivals = Arrivals::of(&Recording::parse("x", text.as_bytes()).unwrap(), IMPATIENT);
     assert_eq!((arrivals.attempts, arrivals.entered), (7, 7));
     assert_eq!(arrivals.batches[0], Batch { began: 0, ended: 0, count: 5 });
 }

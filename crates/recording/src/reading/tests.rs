@@ -18,7 +18,8 @@ fn what_was_looked_at_is_read_back() {
     let mut file = Vec::new();
     let first = Look { limit: 16, drops: u32::MAX, passive_opens: 7, ..Look::default() };
     let mut writer = Writer::begin(&mut file, 10_000, &header(16), first).unwrap();
-    let second = Look { at: 3000, passive_opens: 10, depth: 3, drops: 1, listen_drops: 2, cookies: 1, ..first };
+    let second =
+        Look { at: 3000, passive_opens: 10, depth: 3, drops: 1, listen_drops: 2, cookies: 1, resets: 5, ..first };
     for look in [Look { at: 1000, ..first }, Look { at: 2000, ..first }, second, Look { at: 4000, limit: 4, ..second }]
     {
         assert!(writer.look(look).unwrap());
@@ -26,7 +27,7 @@ fn what_was_looked_at_is_read_back() {
     let written = writer.end(Ending::Time, 5000, 4, 1, 99).unwrap();
     let lines = String::from_utf8(file.clone()).unwrap();
     let after: Vec<&str> = lines.lines().skip(1).collect();
-    assert_eq!(after[0], "[3000,1000,3,3,2,2,1]", "unchanged looks are no line, and drops wrap");
+    assert_eq!(after[0], "[3000,1000,3,3,2,2,1,5,0]", "unchanged looks are no line, and drops wrap");
     assert_eq!(after[1], r#"{"limit":4,"since-us":1000}"#);
     assert_eq!(after[2], r#"{"end":"time","since-us":1000,"looks":4,"late":1,"cpu-us":99}"#);
     assert_eq!((written.lines, written.bytes), (4, file.len() as u64));
@@ -59,15 +60,15 @@ fn what_is_no_recording_is_named_with_its_line() {
         (String::new(), "burst.rec:1: the file is empty"),
         ("[experiment]\n".to_owned(), "burst.rec:1: no header of a recording"),
         (head.replace("recording\":1", "recording\":2"), "burst.rec:1: a recording of version 2"),
-        (format!("{head}[1,1,0,1,0,0,0]\nnonsense\n"), "burst.rec:3: `nonsense` is no line"),
-        (format!("{head}[1,2,0,1,0,0,0]\n"), "burst.rec:2: the column `over`"),
-        (format!("{head}[9,1,0,1,0,0,0]\n[1,5,0,2,0,0,0]\n"), "burst.rec:3: the column `over`"),
-        (format!("{head}[1,1,0,4294967296,0,0,0]\n"), "burst.rec:2: the column `depth`"),
-        (format!("{head}[1,1,0,1,0,0]\n"), "burst.rec:2: `[1,1,0,1,0,0]` is no line"),
+        (format!("{head}[1,1,0,1,0,0,0,0,0]\nnonsense\n"), "burst.rec:3: `nonsense` is no line"),
+        (format!("{head}[1,2,0,1,0,0,0,0,0]\n"), "burst.rec:2: the column `over`"),
+        (format!("{head}[9,1,0,1,0,0,0,0,0]\n[1,5,0,2,0,0,0,0,0]\n"), "burst.rec:3: the column `over`"),
+        (format!("{head}[1,1,0,4294967296,0,0,0,0,0]\n"), "burst.rec:2: the column `depth`"),
+        (format!("{head}[1,1,0,1,0,0,0,0]\n"), "burst.rec:2: `[1,1,0,1,0,0,0,0]` is no line"),
         (format!("{head}{{\"limit\":4}}\n"), "burst.rec:2: "),
         (
             format!(
-                "{head}{{\"end\":\"stopped\",\"since-us\":1,\"looks\":1,\"late\":0,\"cpu-us\":0}}\n[1,1,0,1,0,0,0]\n"
+                "{head}{{\"end\":\"stopped\",\"since-us\":1,\"looks\":1,\"late\":0,\"cpu-us\":0}}\n[1,1,0,1,0,0,0,0,0]\n"
             ),
             "burst.rec:3: something follows",
         ),
@@ -79,7 +80,7 @@ fn what_is_no_recording_is_named_with_its_line() {
 
 #[test]
 fn a_recording_that_was_cut_off_is_what_was_written_whole() {
-    let text = format!("{}[1000,1000,1,1,0,0,0]\n[1000,10", header_line());
+    let text = format!("{}[1000,1000,1,1,0,0,0,0,0]\n[1000,10", header_line());
     let recording = parse(&text).unwrap();
     assert_eq!((recording.samples.len(), recording.end), (1, None));
 }

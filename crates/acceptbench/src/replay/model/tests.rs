@@ -6,9 +6,9 @@ const HEADER: &str = r#"{"acceptbench-recording":1,"listener":"10.0.0.1:80","sta
 
 /// 60 at once: 18 enter, 42 are dropped; one is accepted per 2 ms.
 fn burst() -> String {
-    let mut text = format!("{HEADER}\n[100000,1000,18,17,42,42,0]\n");
+    let mut text = format!("{HEADER}\n[100000,1000,18,17,42,42,0,0,0]\n");
     for depth in (0..17).rev() {
-        text.push_str(&format!("[2000,1000,0,{depth},0,0,0]\n"));
+        text.push_str(&format!("[2000,1000,0,{depth},0,0,0,0,0]\n"));
     }
     text + "{\"end\":\"stopped\",\"since-us\":1000,\"looks\":135,\"late\":0,\"cpu-us\":1000}\n"
 }
@@ -69,7 +69,7 @@ fn a_recording_becomes_an_experiment_with_its_limit_first() {
 #[test]
 fn who_is_patient_came_again_and_who_is_not_was_another() {
     // A second later 42 packets: 10 enter, 32 are dropped again.
-    let text = burst().replace("{\"end\"", "[900000,1000,10,9,32,32,0]\n{\"end\"");
+    let text = burst().replace("{\"end\"", "[986000,1000,10,9,32,32,0,0,0]\n{\"end\"");
     let attempts = |deadline| {
         let recording = Recording::parse("a.rec", text.as_bytes()).expect("a recording");
         let args = parsed(&["--deadline", deadline]);
@@ -106,10 +106,21 @@ fn what_cannot_be_replayed_is_refused_with_the_fix() {
 }
 
 #[test]
+fn a_limit_that_may_be_somaxconns_is_not_told_from_the_backlog() {
+    let assumed = |args: &[&str]| {
+        let recording = Recording::parse("a.rec", burst().as_bytes()).expect("a recording");
+        Model::of(&recording, &parsed(args)).expect("a model").assumed.join("; ")
+    };
+    let (somaxconn, backlog) = ("sysctl.net.core.somaxconn=4096", "server.backlog=4096");
+    assert!(assumed(&["--set", somaxconn]).contains("somaxconn alone changes nothing here"));
+    assert!(!assumed(&["--set", somaxconn, "--set", backlog]).contains("changes nothing"));
+}
+
+#[test]
 fn quiet_time_is_cut_and_the_stall_moves_with_it() {
     // A burst, ten quiet seconds, and a burst whose first is accepted after 300 ms.
     let mut text = burst().split("{\"end\"").next().expect("lines").to_owned();
-    text.push_str("[10000000,1000,5,5,0,0,0]\n[300000,1000,0,4,0,0,0]\n[2000,1000,0,3,0,0,0]\n");
+    text.push_str("[10000000,1000,5,5,0,0,0,0,0]\n[300000,1000,0,4,0,0,0,0,0]\n[2000,1000,0,3,0,0,0,0,0]\n");
     let model = |args: &[&str]| {
         let recording = Recording::parse("a.rec", text.as_bytes()).expect("a recording");
         let args = parsed(args);
@@ -117,7 +128,7 @@ fn quiet_time_is_cut_and_the_stall_moves_with_it() {
         (model.measure.to_string(), model.stall.clone(), model.assumed.join("; "))
     };
     let (measure, stall, assumed) = model(&[]);
-    assert_eq!((measure.as_str(), stall.as_deref()), ("10.034s", Some("10.034s+301ms")));
+    assert_eq!((measure.as_str(), stall.as_deref()), ("10.035s", Some("10.034s+301ms")));
     assert!(assumed.contains("another listener is there") && assumed.contains("cut off"), "{assumed}");
     let (measure, stall, assumed) = model(&["--measure-gap", "6s"]);
     assert_eq!((measure.as_str(), stall.as_deref()), ("6.036s", Some("6.035s+301ms")));
