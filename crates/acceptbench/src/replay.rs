@@ -26,7 +26,14 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<End, Failure> {
         )));
     }
     let recording = Recording::read(&args.recording).map_err(Failure::usage)?;
-    let model = Model::of(&recording, args)?;
+    let from = args.from.as_ns() / 1000;
+    if from > 0 && from >= recording.lasts {
+        let (lasts, from) = (model::seconds(recording.lasts), args.from);
+        return Err(Failure::flag(format!("from {from}: {} lasts {lasts}", args.recording.display())));
+    }
+    let to = args.length.map_or(u64::MAX, |length| from.saturating_add(length.as_ns() / 1000));
+    let part = recording.part(from, to);
+    let model = Model::of(&part, args)?;
     let experiment = experiment::of(&model, args)?;
     if args.print {
         say(experiment.source.trim_end());

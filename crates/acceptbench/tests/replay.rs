@@ -12,7 +12,7 @@ mod scene;
 
 use burst::Burst;
 use rerun::{Own, in_namespaces};
-use scene::{Lost, Scene};
+use scene::{Lost, Scene, machine};
 
 /// Bursts of a run of the tests, and where more can be asked for.
 const FEW: u32 = 3;
@@ -48,6 +48,7 @@ fn the_limits_are_those_of_the_books() {
 
 #[test]
 fn what_was_recorded_and_replayed_loses_what_the_true_burst_loses() {
+    let _machine = machine();
     in_namespaces("what_was_recorded_and_replayed_loses_what_the_true_burst_loses", Own::NetworkAndProcesses, || {
         let bursts: u32 = std::env::var(BURSTS).map_or(FEW, |text| text.parse().expect(BURSTS));
         let z = z(bursts);

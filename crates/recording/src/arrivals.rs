@@ -96,7 +96,12 @@ impl Clients {
         let wait = self.wait(kind, times);
         let due = (sample.began() + wait - EARLY_US, sample.at + wait + wait / LATE_SHARE + LATE_US);
         // Closed at the end of its patience, a client sends no SYN any more. Requests do not depend on the client.
-        (count > 0 && sample.at + wait <= first + self.patience_us).then_some(Owed { count, first, due, times })
+        (count > 0 && sample.at + wait <= first.saturating_add(self.patience_us)).then_some(Owed {
+            count,
+            first,
+            due,
+            times,
+        })
     }
 }
 
@@ -216,7 +221,8 @@ fn take(owed: &mut Vec<Owed>, sample: &Sample, mut most: u64) -> Vec<Owed> {
 
 /// `part` of `all` in `whole`, rounded to the nearest.
 fn share(all: u64, part: u64, whole: u64) -> u64 {
-    (all * part + whole / 2).checked_div(whole).unwrap_or(0)
+    let product = u128::from(all) * u128::from(part) + u128::from(whole / 2);
+    product.checked_div(whole.into()).and_then(|share| u64::try_from(share).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

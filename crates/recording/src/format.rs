@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The version of the format that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
 
+/// No recording takes longer, µs: a century. Sums of what is read can then never overflow.
+const LONGEST_US: u64 = 100 * 366 * 86_400 * 1_000_000;
+
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,6 +62,11 @@ pub struct Sample {
     pub deferred: u64,
 }
 
+/// The instant of a line, unless no recording takes so long.
+pub(crate) fn later(before: u64, since: u64) -> Option<u64> {
+    before.checked_add(since).filter(|at| *at <= LONGEST_US)
+}
+
 /// A sample as it is written.
 pub(crate) type Columns = [u64; 9];
 
@@ -81,22 +89,27 @@ impl Sample {
 
     /// What is written after a line about the instant `before`; the name of the column that cannot be.
     pub(crate) fn read(columns: Columns, before: u64) -> Result<Self, &'static str> {
-        let [since, over, entered, depth, dropped, listen_drops, cookies, resets, deferred] = columns;
-        let at = before.checked_add(since).ok_or("since")?;
+        let [since, over, ..] = columns;
+        let at = later(before, since).ok_or("since")?;
         if over > at {
             return Err("over");
         }
-        let narrow = |value: u64, name| u32::try_from(value).map_err(|_| name);
+        let names = ["entered", "depth", "dropped", "listen-drops", "cookies", "resets", "deferred"];
+        let mut counts = [0; 7];
+        for ((count, name), value) in counts.iter_mut().zip(names).zip(&columns[2..]) {
+            *count = u32::try_from(*value).map_err(|_| name)?;
+        }
+        let [entered, depth, dropped, listen_drops, cookies, resets, deferred] = counts;
         Ok(Self {
             at,
             over,
-            entered,
-            depth: narrow(depth, "depth")?,
-            dropped: narrow(dropped, "dropped")?,
-            listen_drops,
-            cookies,
-            resets,
-            deferred,
+            entered: entered.into(),
+            depth,
+            dropped,
+            listen_drops: listen_drops.into(),
+            cookies: cookies.into(),
+            resets: resets.into(),
+            deferred: deferred.into(),
         })
     }
 

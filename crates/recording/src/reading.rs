@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::format::{Columns, End, Header, LimitChange, Sample, VERSION};
+use crate::format::{Columns, End, Ending, Header, LimitChange, Sample, VERSION, later};
 
 /// What was recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,15 +111,54 @@ impl Recording {
                 self.samples.push(sample);
             }
             Line::Limit(LimitChange { limit, since_us }) => {
-                self.lasts = self.lasts.checked_add(since_us).ok_or("since-us")?;
+                self.lasts = later(self.lasts, since_us).ok_or("since-us")?;
                 self.limits.push((self.lasts, limit));
             }
             Line::End(end) => {
-                self.lasts = self.lasts.checked_add(end.since_us).ok_or("since-us")?;
+                self.lasts = later(self.lasts, end.since_us).ok_or("since-us")?;
                 self.end = Some(end);
             }
         }
         Ok(())
+    }
+
+    /// What was recorded between two instants, µs from the first look, as if nothing else had been.
+    #[must_use]
+    pub fn part(&self, from: u64, to: u64) -> Self {
+        let to = to.min(self.lasts);
+        let from = from.min(to);
+        let header = self.header.clone();
+        let mut part = Self { header, samples: Vec::new(), limits: Vec::new(), end: self.end, lasts: to - from };
+        let later = SignedDuration::from_micros(from.cast_signed());
+        part.header.started = self.header.started.checked_add(later).unwrap_or(self.header.started);
+        for (at, limit) in &self.limits {
+            match at.checked_sub(from) {
+                Some(at) if at > 0 && at <= part.lasts => part.limits.push((at, *limit)),
+                Some(at) if at > 0 => {}
+                _ => part.header.limit = *limit,
+            }
+        }
+        for sample in &self.samples {
+            if sample.at <= from || sample.began() < from {
+                part.header.depth = sample.depth;
+            } else if sample.at <= to {
+                part.samples.push(Sample { at: sample.at - from, ..*sample });
+            }
+        }
+        // What is after it was left out, not missed.
+        if let Some(end) = part.end.as_mut().filter(|_| to < self.lasts) {
+            end.end = Ending::Stopped;
+        }
+        part
+    }
+
+    /// When the queue was first seen as deep as it ever was, µs from the first look.
+    pub fn deepest_at(&self) -> u64 {
+        let deepest = self.deepest();
+        self.samples
+            .iter()
+            .find(|sample| sample.depth == deepest && deepest > self.header.depth)
+            .map_or(0, |sample| sample.at)
     }
 
     /// Connections that entered an accept queue.

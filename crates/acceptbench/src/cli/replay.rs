@@ -26,6 +26,12 @@ pub(crate) struct ReplayArgs {
     /// Time that serving a connection takes, instead of what the recording says.
     #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = above_0)]
     pub(crate) service_time: Option<Span>,
+    /// Replay only what was recorded from here on.
+    #[arg(long, value_name = "TIME", default_value = "0s", allow_negative_numbers = true)]
+    pub(crate) from: Span,
+    /// Replay only so much of the recording.
+    #[arg(long = "for", value_name = "TIME", allow_negative_numbers = true, value_parser = above_0)]
+    pub(crate) length: Option<Span>,
     /// Shorten stretches in which nothing came and nobody waited to this; not below the deadline. Without it they take as long
     /// as they took.
     #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = above_0)]

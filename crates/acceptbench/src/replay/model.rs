@@ -69,8 +69,13 @@ impl<'a> Model<'a> {
         let cut = Cut::new(recording, args.measure_gap.map_or(u64::MAX, |gap| gap.as_ns() / 1000));
         let Some(first) = arrivals.first() else {
             return Err(Failure::Usage(format!(
-                "{}: nothing arrived while it was recorded; record again while the listener is in use",
-                file.display()
+                "{}: nothing arrived {}; record again while the listener is in use",
+                file.display(),
+                if args.from.is_zero() && args.length.is_none() {
+                    "while it was recorded"
+                } else {
+                    "then (--from, --for)"
+                }
             )));
         };
         let at = |instant: u64| cut.shorten(instant) - cut.shorten(first);
@@ -80,10 +85,7 @@ impl<'a> Model<'a> {
             ..*batch
         }));
         let trace = Trace::new(TICK.into(), steps).map_err(|error| {
-            Failure::Usage(format!(
-                "{}: {error}; record with a coarser --record-interval, or for less long",
-                file.display()
-            ))
+            Failure::Usage(format!("{}: {error}; replay a part of it by --from and --for", file.display()))
         })?;
         // Long enough for the last one to be planned, in whole ms.
         let measure = Span::from_millis(trace.last_ns() / 1_000_000 + 1);

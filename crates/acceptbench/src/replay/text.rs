@@ -52,7 +52,12 @@ fn recorded(model: &Model<'_>) -> Vec<String> {
             format::time(model.trace.last_ns() as f64 / 1e9),
             arrivals.most_per_ms()
         ),
-        format!("queue at most {} deep, limit {}", recording.deepest(), model.limit()),
+        format!(
+            "queue at most {} deep, after {}, limit {}",
+            recording.deepest(),
+            seconds(recording.deepest_at()),
+            model.limit()
+        ),
         pace,
         format!("{lost}; {} packets dropped", recording.dropped()),
     ]

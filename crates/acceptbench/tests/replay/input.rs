@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rerun::{Own, in_namespaces};
 
-use crate::scene::{Running, Scene, acceptbench, text};
+use crate::scene::{Running, Scene, acceptbench, machine, text};
 
 #[track_caller]
 fn refused(mut command: Command, words: &[&str]) {
@@ -20,6 +20,7 @@ fn refused(mut command: Command, words: &[&str]) {
 
 #[test]
 fn one_listener_is_recorded_into_a_new_file_or_nothing_is() {
+    let _machine = machine();
     in_namespaces("input::one_listener_is_recorded_into_a_new_file_or_nothing_is", Own::Network, || {
         let scene = Scene::new();
         let path = scene.path().join("a.rec");
@@ -40,6 +41,7 @@ fn one_listener_is_recorded_into_a_new_file_or_nothing_is() {
         refused(record(&["--port", "8001"]), &["--record", "a.rec", "exists", "name a new file"]);
         watch.ends_well();
         refused(acceptbench(&["replay", path]), &["a.rec: nothing arrived", "record again"]);
+        refused(acceptbench(&["replay", path, "--from", "1h"]), &["--from 1h", "a.rec lasts"]);
 
         // It ends by itself, and says why.
         std::fs::remove_file(path).expect("our file");
@@ -52,6 +54,7 @@ fn one_listener_is_recorded_into_a_new_file_or_nothing_is() {
 
 #[test]
 fn what_is_no_recording_is_refused_with_its_line() {
+    let _machine = machine();
     let scene = Scene::new();
     let replay = |args: &[&str]| {
         let mut command = acceptbench(&[&["replay"], args].concat());

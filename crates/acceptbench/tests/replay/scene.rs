@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use loadgen::Verdict;
@@ -15,6 +16,14 @@ use crate::burst::Burst;
 
 const LISTEN: &str = "127.0.0.1:9700";
 const COOKIES: &str = "net.ipv4.tcp_syncookies";
+
+/// One measurement at a time: two would be each other's noise.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The machine, for as long as the guard lives.
+pub(crate) fn machine() -> MutexGuard<'static, ()> {
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Attempts that were not served.
 #[derive(Clone, Copy, Debug)]

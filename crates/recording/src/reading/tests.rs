@@ -86,6 +86,28 @@ fn a_recording_that_was_cut_off_is_what_was_written_whole() {
 }
 
 #[test]
+fn a_part_is_what_was_between_two_instants() {
+    let text = format!(
+        "{}[1000,1000,5,5,0,0,0,0,0]\n{{\"limit\":8,\"since-us\":500}}\n[1500,1000,2,4,1,1,0,0,0]\n[1000,1000,9,9,0,0,0,0,0]\n\
+         {{\"end\":\"size\",\"since-us\":1000,\"looks\":4,\"late\":0,\"cpu-us\":0}}\n",
+        header_line()
+    );
+    let whole = parse(&text).unwrap();
+    assert_eq!((whole.lasts, whole.deepest_at()), (5000, 4000));
+    assert_eq!(whole.part(0, u64::MAX), whole);
+    let part = whole.part(2000, 3000);
+    assert_eq!((part.header.depth, part.header.limit, part.lasts), (5, 8, 1000));
+    assert_eq!(
+        part.samples,
+        [Sample { at: 1000, over: 1000, entered: 2, depth: 4, dropped: 1, listen_drops: 1, ..Sample::default() }]
+    );
+    assert_eq!(part.header.started.to_string(), "2026-01-31T12:00:00.002Z");
+    assert_eq!((part.end.unwrap().end, whole.part(2000, 9000).end.unwrap().end), (Ending::Stopped, Ending::Size));
+    assert_eq!(whole.part(1000, 2000).limits, [(500, 8)]);
+    assert_eq!(whole.part(9000, 9999).samples, []);
+}
+
+#[test]
 fn quiet_stretches_are_cut_to_the_gap() {
     // At 0.1 s, 1.1 s and 2.9 s, served within 50 ms.
     let arrivals = [100_500, 1_100_500, 2_900_500].into_iter().flat_map(|at| [at; 10]).collect();
@@ -99,6 +121,21 @@ fn quiet_stretches_are_cut_to_the_gap() {
 }
 
 proptest! {
+    #[test]
+    fn whatever_is_read_can_be_asked_what_it_means(
+        lines in proptest::collection::vec((any::<u32>(), 0..9_u32, any::<u32>(), any::<u32>(), any::<u32>()), 0..9),
+        patience_us: u64, gap: u64,
+    ) {
+        let mut text = header_line();
+        for (since, over, entered, depth, dropped) in lines {
+            text.push_str(&format!("[{since},{},{entered},{depth},{dropped},{entered},0,{over},0]\n", over.min(since)));
+        }
+        let recording = parse(&text).unwrap();
+        let arrivals = crate::Arrivals::of(&recording, crate::arrivals::Clients { patience_us, linear_timeouts: 4 });
+        prop_assert!(arrivals.attempts >= arrivals.entered.saturating_sub(arrivals.retries));
+        let _ = (crate::Service::of(&recording), Cut::new(&recording, gap).left_out(), arrivals.most_per_ms());
+    }
+
     #[test]
     fn reading_never_panics(bytes: Vec<u8>, lines in proptest::collection::vec("[\\[\\],0-9a-z{}:\"]{0,30}", 0..5)) {
         let _ = Recording::parse("x", &bytes);
