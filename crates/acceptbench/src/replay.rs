@@ -29,7 +29,10 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<End, Failure> {
     let from = args.from.as_ns() / 1000;
     if from > 0 && from >= recording.lasts {
         let (lasts, from) = (model::seconds(recording.lasts), args.from);
-        return Err(Failure::flag(format!("from {from}: {} lasts {lasts}", args.recording.display())));
+        return Err(Failure::flag(format!(
+            "from {from}: {} lasts {lasts}; give less than that",
+            args.recording.display()
+        )));
     }
     let to = args.length.map_or(u64::MAX, |length| from.saturating_add(length.as_ns() / 1000));
     let part = recording.part(from, to);

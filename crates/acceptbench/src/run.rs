@@ -31,6 +31,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
     }
 }
 
+/// What a command has to say of the trials of its own experiment.
+type First<'a> = &'a dyn Fn(&[Trial]) -> String;
+
 fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
     let mut experiment = shipped::find(name)?;
     attach_elsewhere(&mut experiment, &args.attach)?;
@@ -43,11 +46,7 @@ fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
 }
 
 /// Runs an experiment that a command has made; what `first` says of its trials comes before the screen.
-pub(crate) fn made(
-    experiment: &Experiment,
-    into: &MadeArgs,
-    first: &dyn Fn(&[Trial]) -> String,
-) -> Result<End, Failure> {
+pub(crate) fn made(experiment: &Experiment, into: &MadeArgs, first: First<'_>) -> Result<End, Failure> {
     let stop = interrupt::watch()?;
     note_environment();
     let mut show = Show::new(experiment, into.json);
@@ -110,7 +109,7 @@ fn conclude(
     show: &Show<'_>,
     called: &Path,
     ended: Result<Finished, RunError>,
-    first: Option<&dyn Fn(&[Trial]) -> String>,
+    first: Option<First<'_>>,
 ) -> Result<End, Failure> {
     let finished = match ended {
         Ok(finished) => finished,

@@ -23,11 +23,11 @@ pub(crate) fn watch(args: &WatchArgs) -> Result<End, Failure> {
     if args.json && !args.once {
         return Err(Failure::flag("json prints one document and ends: give it together with --once"));
     }
-    let recorded = args.record.record.as_ref();
-    if recorded.is_some() && args.once {
+    let file = args.record.record.as_ref();
+    if file.is_some() && args.once {
         return Err(Failure::flag("record goes on until it is stopped: leave --once out, or give --record-for"));
     }
-    if recorded.is_some() && args.opts.command.is_some() {
+    if file.is_some() && args.opts.command.is_some() {
         return Err(Failure::flag("record chooses its listener by --port and --address: leave --command out"));
     }
     let stop = interrupt::watch()?;
@@ -39,7 +39,7 @@ pub(crate) fn watch(args: &WatchArgs) -> Result<End, Failure> {
         print_once(&observer.table(), args)?;
     } else {
         let admin = start_admin(args, observer.clone())?;
-        recorder = recorded.map(|path| record(args, path, &stop)).transpose()?;
+        recorder = file.map(|path| record(args, path, &stop)).transpose()?;
         announce(args, &observer, admin.as_ref());
         let live = Live { observer, args, metrics: admin.as_ref().map(|admin| admin.local_addr().to_string()) };
         live.show_until(&stop);
@@ -48,7 +48,7 @@ pub(crate) fn watch(args: &WatchArgs) -> Result<End, Failure> {
         }
     }
     watcher.stop();
-    if let (Some(recorder), Some(path)) = (recorder, recorded) {
+    if let (Some(recorder), Some(path)) = (recorder, file) {
         let written = recorder.finish().map_err(cannot_record)?;
         say(&told(&written, path, args));
     }

@@ -29,11 +29,12 @@ fn z(pairs: u32) -> f64 {
 
 /// Limits of the difference of two shares: Agresti & Caffo, *The American Statistician* 54 (2000), which has limits even where
 /// nobody was lost.
-fn limits(a: Lost, b: Lost, z: f64) -> [f64; 2] {
+fn limits(one: Lost, other: Lost, z: f64) -> [f64; 2] {
     let share = |lost: Lost| ((lost.lost + 1) as f64 / (lost.planned + 2) as f64, (lost.planned + 2) as f64);
-    let ((p, n), (q, m)) = (share(a), share(b));
-    let width = z * (p * (1.0 - p) / n + q * (1.0 - q) / m).sqrt();
-    [p - q - width, p - q + width]
+    let variance = |(share, attempts): (f64, f64)| share * (1.0 - share) / attempts;
+    let (one, other) = (share(one), share(other));
+    let (difference, width) = (one.0 - other.0, z * (variance(one) + variance(other)).sqrt());
+    [difference - width, difference + width]
 }
 
 #[test]

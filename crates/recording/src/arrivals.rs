@@ -71,12 +71,13 @@ enum Kind {
 /// Attempts that were dropped in one interval, and what their timers will do.
 #[derive(Clone, Copy, Debug)]
 struct Owed {
+    kind: Kind,
     count: u64,
     /// When they tried first, µs.
     first: u64,
     /// Between which instants they try again.
     due: (u64, u64),
-    /// How often they were dropped.
+    /// How often this kind of packet of theirs was dropped.
     times: u32,
 }
 
@@ -166,7 +167,9 @@ impl Arrivals {
                     let all = if *kind == Kind::Syn { syns } else { last_acks };
                     let count = share(all, old.count, packets).min(*dropped);
                     *dropped -= count;
-                    arrivals.drop(&mut owed, clients.owe(*kind, count, old.first, sample, old.times + 1), count);
+                    // Who got a request at last has a timer of its own now.
+                    let times = if old.kind == *kind { old.times + 1 } else { 1 };
+                    arrivals.drop(&mut owed, clients.owe(*kind, count, old.first, sample, times), count);
                 }
             }
             for (kind, count) in left {

@@ -172,19 +172,18 @@ pub(super) fn sentence(cells: &[Cell]) -> String {
         .map(|(index, cell)| {
             let what = if cell.recorded { "as recorded".to_owned() } else { format!("with {}", cell.name) };
             match index {
-                0 => format!("{what} {} of {} arrivals were not served", lost(cell), cell.planned),
+                0 => format!("{what} {} of the arrivals were not served", lost(cell)),
                 _ => format!("{what} {}", lost(cell)),
             }
         })
         .collect();
-    match clauses.as_slice() {
-        [] => "Replay  no trial counts".to_owned(),
-        _ => {
-            let mut lines = Vec::new();
-            part(&mut lines, "Replay", &[clauses.join(", ")]);
-            lines.join("\n")
-        }
+    let mut lines = Vec::new();
+    if clauses.is_empty() {
+        part(&mut lines, "Replay", &["no trial counts".to_owned()]);
+    } else {
+        part(&mut lines, "Replay", &[clauses.join(", ")]);
     }
+    lines.join("\n")
 }
 
 /// Does the replay of what was recorded let in as many?

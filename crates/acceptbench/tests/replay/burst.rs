@@ -37,7 +37,9 @@ impl Burst {
             .collect();
         instants.sort_unstable();
         let first = instants[0];
-        instants.iter_mut().for_each(|at| *at -= first);
+        for at in &mut instants {
+            *at -= first;
+        }
         let backlog = between(8, 64);
         // Every fifth is worse off: somaxconn caps what was there.
         let (other_backlog, other_somaxconn) = match number % 5 {

@@ -93,6 +93,17 @@ fn what_is_told_too_high_for_a_moment_is_taken_off_again() {
 }
 
 #[test]
+fn who_got_a_request_at_last_is_owed_its_first_timer() {
+    let header = format!("{}\n", serde_json::to_string(&crate::testing::header(8)).unwrap());
+    // 5 SYNs dropped; a second later their last ACKs; a second later they enter.
+    let text =
+        format!("{header}[1000,1000,0,9,5,5,0,0,0]\n[1020000,1000,0,9,10,5,0,0,0]\n[1060000,1000,5,9,0,0,0,0,0]\n");
+    let recording = Recording::parse("x", text.as_bytes()).unwrap();
+    let arrivals = Arrivals::of(&recording, Clients { patience_us: 2_500_000, linear_timeouts: 4 });
+    assert_eq!((arrivals.attempts, arrivals.retries, arrivals.entered, arrivals.lost), (5, 10, 5, 0));
+}
+
+#[test]
 fn timers_double_after_the_linear_ones() {
     let waits = |kind, linear_timeouts| {
         let clients = Clients { patience_us: 0, linear_timeouts };

@@ -126,10 +126,10 @@ proptest! {
         lines in proptest::collection::vec((any::<u32>(), 0..9_u32, any::<u32>(), any::<u32>(), any::<u32>()), 0..9),
         patience_us: u64, gap: u64,
     ) {
-        let mut text = header_line();
-        for (since, over, entered, depth, dropped) in lines {
-            text.push_str(&format!("[{since},{},{entered},{depth},{dropped},{entered},0,{over},0]\n", over.min(since)));
-        }
+        let line = |(since, over, entered, depth, dropped): (u32, u32, u32, u32, u32)| {
+            format!("[{since},{},{entered},{depth},{dropped},{entered},0,{over},0]\n", over.min(since))
+        };
+        let text = [vec![header_line()], lines.into_iter().map(line).collect()].concat().concat();
         let recording = parse(&text).unwrap();
         let arrivals = crate::Arrivals::of(&recording, crate::arrivals::Clients { patience_us, linear_timeouts: 4 });
         prop_assert!(arrivals.attempts >= arrivals.entered.saturating_sub(arrivals.retries));

@@ -6,10 +6,8 @@ const HEADER: &str = r#"{"acceptbench-recording":1,"listener":"10.0.0.1:80","sta
 
 /// 60 at once: 18 enter, 42 are dropped; one is accepted per 2 ms.
 fn burst() -> String {
-    let mut text = format!("{HEADER}\n[100000,1000,18,17,42,42,0,0,0]\n");
-    for depth in (0..17).rev() {
-        text.push_str(&format!("[2000,1000,0,{depth},0,0,0,0,0]\n"));
-    }
+    let drain: Vec<String> = (0..17).rev().map(|depth| format!("[2000,1000,0,{depth},0,0,0,0,0]\n")).collect();
+    let text = format!("{HEADER}\n[100000,1000,18,17,42,42,0,0,0]\n{}", drain.concat());
     text + "{\"end\":\"stopped\",\"since-us\":1000,\"looks\":135,\"late\":0,\"cpu-us\":1000}\n"
 }
 

@@ -9,9 +9,9 @@ fn the_answer_names_what_was_recorded_first() {
     let cells = [cell("backlog 128", true, 232), cell("backlog 4096", false, 400), cell("backlog 256", false, 399)];
     assert_eq!(
         sentence(&cells),
-        "Replay    as recorded 42.0 % of 400 arrivals were not served, with backlog 4096\n          none, with backlog 256 0.3 %"
+        "Replay    as recorded 42.0 % of the arrivals were not served, with backlog 4096\n          none, with backlog 256 0.3 %"
     );
-    assert_eq!(sentence(&[]), "Replay  no trial counts");
+    assert_eq!(sentence(&[]), "Replay    no trial counts");
 }
 
 #[test]
