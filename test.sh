@@ -146,7 +146,7 @@ house_rules() {
     # A path into the library, not a call of the engine's module in server/src/tokio.rs.
     only '\btokio::(\{|[a-z_]+::|(join|pin|select|spawn|try_join)!|spawn\(|(main|test)\])' \
         'crates/telemetry/src/admin*' server/src/tokio.rs
-    only '\bclap::' '*/src/opts.rs' 'crates/acceptbench/src/cli*' crates/telemetry/src/log.rs
+    only '\bclap::' '*/opts.rs' 'crates/acceptbench/src/cli*' crates/telemetry/src/log.rs
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
     # The raw client of the peers bench must not share the generator's code, so it has a ring of its own.
@@ -155,8 +155,8 @@ house_rules() {
         crates/acceptbench/benches/peers/raw/uring.rs
     found=$(find "${roots[@]}" -name mod.rs)
     [ -z "$found" ] || fail "a module is a file of its own name: $found"
-    # Server and load generator meet over TCP; watch knows neither of them, nor experiments.
-    for pair in "server loadgen" "loadgen server" "watch server" "watch loadgen" "watch lab" "watch study"; do
+    # Server and load generator meet over TCP; watch knows neither of them, nor experiments; a recording knows no kernel.
+    for pair in "server loadgen" "loadgen server" "watch server" "watch loadgen" "watch lab" "watch study" "recording kernel"; do
         read -r one other <<<"$pair"
         found=$(cargo tree --quiet --locked --package "$one" --edges all --prefix none)
         if grep -q "^$other v" <<<"$found"; then fail "$one depends on $other"; fi

@@ -5,11 +5,14 @@
 
 use rand_core::{RngCore, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use telemetry::units::Rate;
+use telemetry::units::{Rate, Span};
 
-use crate::opts::{ArrivalKind, Profile};
+use crate::opts::{ArrivalKind, Instants, Profile};
 
-/// Planned instants in ns from the start, in order. Endless but for a profile that does not repeat; in a closed loop
+/// ns.
+const SECOND: u64 = 1_000_000_000;
+
+/// Planned instants in ns from the start, in order. Endless but for a trace and a profile that does not repeat; in a closed loop
 /// nothing is planned ahead, and every instant is 0: at once.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
@@ -34,6 +37,7 @@ enum Kind {
         every_ns: u64,
     },
     Profile(Course),
+    Trace(Instants),
     Closed,
 }
 
@@ -118,6 +122,7 @@ impl Arrivals {
             },
             ArrivalKind::Burst { size, every } => Kind::Burst { size: u64::from(size.get()), every_ns: every.as_ns() },
             ArrivalKind::Profile(profile) => Kind::Profile(Course::new(profile)),
+            ArrivalKind::Trace(trace) => Kind::Trace(trace.instants()),
             ArrivalKind::Closed(_) => Kind::Closed,
         };
         Self { kind, index: 0 }
@@ -149,6 +154,7 @@ impl Iterator for Arrivals {
             }
             Kind::Burst { size, every_ns } => Some((index / *size).saturating_mul(*every_ns)),
             Kind::Profile(course) => course.instant(index).map(|seconds| whole_ns(seconds * 1e9)),
+            Kind::Trace(instants) => instants.next(),
             Kind::Closed => Some(0),
         }
     }
@@ -163,13 +169,23 @@ pub fn mean_rate(kind: &ArrivalKind, rate: Rate) -> f64 {
             let course = Course::new(profile);
             course.attempts / course.seconds
         }
+        // One that is over at once has no other length.
+        ArrivalKind::Trace(trace) => trace.attempts() as f64 * 1e9 / (trace.last_ns() + 1) as f64,
         ArrivalKind::Closed(_) => 0.0,
     }
 }
 
 /// Attempts per second planned at `elapsed` ns from the start: the mean where the process has no other.
 pub fn rate_at(kind: &ArrivalKind, rate: Rate, elapsed: u64) -> f64 {
-    let ArrivalKind::Profile(profile) = kind else { return mean_rate(kind, rate) };
+    let profile = match kind {
+        ArrivalKind::Profile(profile) => profile,
+        // Of the second that it is in.
+        ArrivalKind::Trace(trace) => {
+            let begins = elapsed / SECOND * SECOND;
+            return (trace.before(begins + SECOND) - trace.before(begins)) as f64;
+        }
+        _ => return mean_rate(kind, rate),
+    };
     let whole: u64 = profile.stages().iter().map(|stage| stage.lasts.as_ns()).sum();
     let mut left = if profile.repeats() { elapsed % whole.max(1) } else { elapsed };
     for stage in profile.stages() {
@@ -190,16 +206,18 @@ pub fn planned_before(kind: &ArrivalKind, rate: Rate, end: u64) -> f64 {
         ArrivalKind::Poisson => seconds * rate.per_second(),
         ArrivalKind::Burst { size, every } => f64::from(size.get()) * end.div_ceil(every.as_ns()) as f64,
         ArrivalKind::Profile(profile) => Course::new(profile).before(seconds),
+        ArrivalKind::Trace(trace) => trace.before(end) as f64,
         ArrivalKind::Closed(_) => 0.0,
     }
 }
 
-/// The highest rate of an arrival process, attempts per second.
+/// The highest rate of an arrival process, attempts per second; of a trace that of its busiest second.
 pub fn peak_rate(kind: &ArrivalKind, rate: Rate) -> f64 {
     match kind {
         ArrivalKind::Profile(profile) => {
             profile.stages().iter().map(|stage| stage.from.max(stage.to)).fold(0.0, f64::max)
         }
+        ArrivalKind::Trace(trace) => trace.most_within(Span::from_secs(1)) as f64,
         kind => mean_rate(kind, rate),
     }
 }
@@ -209,6 +227,7 @@ pub fn simultaneous(kind: &ArrivalKind) -> u32 {
     match kind {
         ArrivalKind::Constant | ArrivalKind::Poisson | ArrivalKind::Profile(_) => 1,
         ArrivalKind::Burst { size, .. } => size.get(),
+        ArrivalKind::Trace(trace) => trace.most_at_once(),
         ArrivalKind::Closed(n) => n.get(),
     }
 }
@@ -290,7 +309,13 @@ mod tests {
 
     #[test]
     fn what_is_planned_before_an_instant_is_what_the_stream_has_before_it() {
-        for kind in ["constant", "burst:7/300ms", "profile:100x1s,0x500ms,ramp:0-300x2s,repeat", "profile:50x2s"] {
+        for kind in [
+            "constant",
+            "burst:7/300ms",
+            "profile:100x1s,0x500ms,ramp:0-300x2s,repeat",
+            "profile:50x2s",
+            "trace:1ms:0x9,300*7,0*20",
+        ] {
             let kind: ArrivalKind = kind.parse().expect("an arrival process");
             for end in [1, 300_000_000, 999_999_999, 1_400_000_000, 2_100_000_001, 9_000_000_000] {
                 let stream = Arrivals::new(&kind, rate(700.0), 1).take_while(|planned| *planned < end).count() as f64;

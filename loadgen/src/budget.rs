@@ -169,6 +169,9 @@ fn bound(opts: &Opts, descriptors: u64, keep: u64) -> u64 {
 
 /// What is in flight if nobody answers before the deadline.
 fn in_flight(opts: &Opts) -> u64 {
+    if let ArrivalKind::Trace(trace) = &opts.arrivals {
+        return whole((trace.most_within(opts.deadline) as f64 / shards(opts)).ceil());
+    }
     let per_deadline = peak_rate(&opts.arrivals, opts.rate) / shards(opts) * seconds(opts.deadline);
     whole(per_deadline.ceil()).saturating_add(u64::from(simultaneous(&opts.arrivals)))
 }

@@ -1,6 +1,7 @@
 //! What a user may ask of the load generator: one flat struct that is flag, environment variable, TOML table
 //! and record. Defaults live in [`Opts::default`] only. Nothing here touches a socket.
 
+mod trace;
 mod what;
 mod when;
 mod whence;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use telemetry::Cpus;
 use telemetry::units::{ParseUnitError, Rate, SPAN_PATTERN, Span};
 
+pub(crate) use trace::Instants;
+pub use trace::{Step, Trace};
 pub use what::{Expectation, Message, Spin};
 pub use when::{ArrivalKind, Profile, Shard, Stage, StartAt};
 pub use whence::{PortRange, Sources};
@@ -29,7 +32,7 @@ pub struct Opts {
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_TARGET", value_name = "HOST:PORT", default_value_t = Opts::default().target)]
     pub target: Target,
     /// When attempts are planned: constant or poisson (at --rate), burst:N/D (N at once every D), profile:STAGES
-    /// (2000x30s,ramp:2000-8000x60s,repeat), or closed:N (N in flight at all times, no schedule).
+    /// (2000x30s,ramp:2000-8000x60s,repeat), trace:@FILE (given instants), or closed:N (N in flight at all times, no schedule).
     #[arg(long, env = "ACCEPTBENCH_LOADGEN_ARRIVALS", value_name = "HOW", default_value_t = Opts::default().arrivals)]
     pub arrivals: ArrivalKind,
     /// Attempts per second, over all workers.

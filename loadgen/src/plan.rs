@@ -159,9 +159,11 @@ impl PlanError {
 pub fn check_descriptors(opts: &Opts, half_open: u32, nofile: u64) -> Result<(), PlanError> {
     let (what, count, fix) = match opts.max_in_flight {
         AutoCount::Exactly(n) => (format!("max-in-flight {n}"), n.get(), "max-in-flight"),
-        AutoCount::Auto => {
-            (format!("arrivals {}", opts.arrivals), simultaneous(&opts.arrivals), "the burst or set max-in-flight")
-        }
+        AutoCount::Auto => (
+            format!("arrivals {}", opts.arrivals.brief()),
+            simultaneous(&opts.arrivals),
+            "the burst or set max-in-flight",
+        ),
     };
     let kept = opts.keep.map_or(0, |keep| u64::from(keep.get()));
     let (what, fix) = if kept > 0 { (format!("{what} with keep {kept}"), "keep") } else { (what, fix) };

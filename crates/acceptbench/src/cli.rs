@@ -2,6 +2,7 @@
 //! what stands here is what only a program has.
 
 mod desk;
+mod replay;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use study::condition::Condition;
 use telemetry::admin::Listen;
 use telemetry::log::LogOpts;
 
+pub(crate) use self::replay::{MadeArgs, ReplayArgs, Set};
 use crate::base_url::BaseUrl;
 use crate::terminal;
 pub(crate) use desk::{CompareArgs, CompletionsArgs, DoctorArgs, ListArgs, ManArgs, MergeArgs, OpenMetrics};
@@ -30,6 +32,7 @@ Experiment:
   list         Shipped experiments with their questions
   report       Show a run's answer again
   compare      Hold two runs of one experiment against each other, cell by cell
+  replay       What a recording of watch would have come to with other knobs
   probe        Measure what this kernel does with TCP sockets, claim by claim
 
 Serve and load:
@@ -38,7 +41,7 @@ Serve and load:
   merge        Put the snapshots of a load's shards together, exactly
 
 Observe:
-  watch        Every TCP listener of this host or a container: queue depth, limit, drops
+  watch        Every TCP listener of this host or a container: queue depth, limit, drops; and recordings
   doctor       What this machine allows, and which experiments that limits
 
 Housekeeping:
@@ -82,6 +85,9 @@ pub(crate) enum Command {
     /// one generator would have shown at its end; exit code 2 when a shard was a bottleneck. What does not belong together is
     /// refused. Nothing is run.
     Merge(MergeArgs),
+    /// Replay what `watch --record` wrote of a listener in private network namespaces, with its own queue limit and with other
+    /// knobs: would they have saved its clients? Says what was recorded, what is assumed, and the answer in a sentence.
+    Replay(ReplayArgs),
     /// Measure what this kernel does with TCP sockets, claim by claim, in private network namespaces: what holds of the
     /// notes this project began with, and of what was measured since.
     Probe(ProbeArgs),
@@ -233,6 +239,8 @@ pub(crate) struct WatchArgs {
     /// With --once: print one JSON document instead of the table.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) record: watch::RecordOpts,
 }
 
 /// Arguments of `healthcheck`.

@@ -20,6 +20,7 @@ mod notify;
 mod pages;
 mod probe;
 mod program;
+mod replay;
 mod report;
 mod run;
 mod schema;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::report(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Merge(args) => merge::merge(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Probe(args) => probe::probe(&args),
         Command::Server(args) => server::serve(args),
         Command::Loadgen(args) => loadgen::generate(args),

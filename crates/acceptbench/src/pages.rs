@@ -69,8 +69,29 @@ pub(crate) fn settings(options: &impl Serialize) -> BTreeMap<String, String> {
     fields
         .into_iter()
         .map(|(name, value)| match value {
-            serde_json::Value::String(text) => (name, text),
+            serde_json::Value::String(text) => (name, shortened(&text)),
             other => (name, other.to_string()),
         })
         .collect()
+}
+
+/// An option as a person or a label wants it: a trace of arrivals may have a megabyte.
+pub(crate) fn shortened(text: &str) -> String {
+    const MOST: usize = 256;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn a_label_is_short_and_whole_characters() {
+        assert_eq!(shortened("burst:400/500ms"), "burst:400/500ms");
+        let long = shortened(&"µ".repeat(1000));
+        assert_eq!((long.chars().count(), long.ends_with("µ…")), (257, true));
+    }
 }

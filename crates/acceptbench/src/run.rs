@@ -10,8 +10,10 @@ use std::path::Path;
 
 use lab::{Experiment, Finished, Place, Reopened, Request, RunError, TrialError};
 use study::merge::Build;
+use study::results::Trial;
+use telemetry::admin::Listen;
 
-use crate::cli::{AttachArgs, RunArgs};
+use crate::cli::{AttachArgs, MadeArgs, RunArgs};
 use crate::exit::{End, Failure};
 use crate::interrupt;
 use crate::pages::{REVISION, VERSION};
@@ -29,6 +31,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<End, Failure> {
     }
 }
 
+/// What a command has to say of the trials of its own experiment.
+type First<'a> = &'a dyn Fn(&[Trial]) -> String;
+
 fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
     let mut experiment = shipped::find(name)?;
     attach_elsewhere(&mut experiment, &args.attach)?;
@@ -36,8 +41,17 @@ fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
     let stop = interrupt::watch()?;
     note_environment();
     let mut show = Show::new(&experiment, args.json);
-    let ended = lab::run(&request(args, &experiment), &args.results, &stop, &mut |event| show.tell(&event));
-    conclude(&show, &args.results.join("latest"), ended)
+    let ended = lab::run(&request(args.admin, &experiment), &args.results, &stop, &mut |event| show.tell(&event));
+    conclude(&show, &args.results.join("latest"), ended, None)
+}
+
+/// Runs an experiment that a command has made; what `first` says of its trials comes before the screen.
+pub(crate) fn made(experiment: &Experiment, into: &MadeArgs, first: First<'_>) -> Result<End, Failure> {
+    let stop = interrupt::watch()?;
+    note_environment();
+    let mut show = Show::new(experiment, into.json);
+    let ended = lab::run(&request(into.admin, experiment), &into.results, &stop, &mut |event| show.tell(&event));
+    conclude(&show, &into.results.join("latest"), ended, Some(first))
 }
 
 fn resume(args: &RunArgs, directory: &Path) -> Result<End, Failure> {
@@ -47,15 +61,15 @@ fn resume(args: &RunArgs, directory: &Path) -> Result<End, Failure> {
     attach_elsewhere(&mut experiment, &args.attach)?;
     note_environment();
     let mut show = Show::new(&experiment, args.json);
-    let ended = lab::resume(&request(args, &experiment), reopened, &stop, &mut |event| show.tell(&event));
-    conclude(&show, directory, ended)
+    let ended = lab::resume(&request(args.admin, &experiment), reopened, &stop, &mut |event| show.tell(&event));
+    conclude(&show, directory, ended, None)
 }
 
-fn request<'a>(args: &RunArgs, experiment: &'a Experiment) -> Request<'a> {
+fn request(admin: Listen, experiment: &Experiment) -> Request<'_> {
     Request {
         experiment,
         program: Path::new("/proc/self/exe"),
-        admin: args.admin,
+        admin,
         build: Build { version: VERSION.to_owned(), revision: REVISION.to_owned() },
     }
 }
@@ -91,13 +105,21 @@ fn attach_elsewhere(experiment: &mut Experiment, args: &AttachArgs) -> Result<()
 
 /// Everything after the last trial. `called` is how the results directory is called on the screen; what is kept or read by
 /// programs has its own name, for a link leads elsewhere soon.
-fn conclude(show: &Show<'_>, called: &Path, ended: Result<Finished, RunError>) -> Result<End, Failure> {
+fn conclude(
+    show: &Show<'_>,
+    called: &Path,
+    ended: Result<Finished, RunError>,
+    first: Option<First<'_>>,
+) -> Result<End, Failure> {
     let finished = match ended {
         Ok(finished) => finished,
         Err(RunError::Interrupted) => return Ok(End::Interrupted),
         Err(error) => return Err(failure(error)),
     };
     let experiment = show.experiment;
+    if let Some(first) = first.filter(|_| !finished.trials.is_empty()) {
+        show.words(&first(&finished.trials));
+    }
     let answer = if finished.trials.is_empty() {
         None
     } else {

@@ -1,12 +1,16 @@
 //! `acceptbench watch`: every TCP listener of a network namespace, as a table on the terminal and for Prometheus.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recording::{Ending, Written};
+use study::format;
+use telemetry::Stop;
 use telemetry::admin::{Admin, Listen};
 use telemetry::namespace::Detail;
 use watch::table::{self, Screen};
-use watch::{Observer, Snapshot, StartError, Watcher};
+use watch::{Observer, RecordError, Recorder, Snapshot, StartError, Watcher};
 
 use crate::cli::WatchArgs;
 use crate::exit::{End, Failure};
@@ -19,14 +23,23 @@ pub(crate) fn watch(args: &WatchArgs) -> Result<End, Failure> {
     if args.json && !args.once {
         return Err(Failure::flag("json prints one document and ends: give it together with --once"));
     }
+    let file = args.record.record.as_ref();
+    if file.is_some() && args.once {
+        return Err(Failure::flag("record goes on until it is stopped: leave --once out, or give --record-for"));
+    }
+    if file.is_some() && args.opts.command.is_some() {
+        return Err(Failure::flag("record chooses its listener by --port and --address: leave --command out"));
+    }
     let stop = interrupt::watch()?;
     let watcher = Watcher::start(&args.opts).map_err(failure)?;
     let observer = watcher.observer();
+    let mut recorder = None;
     if args.once {
         stop.wait_timeout(args.opts.interval.duration());
         print_once(&observer.table(), args)?;
     } else {
         let admin = start_admin(args, observer.clone())?;
+        recorder = file.map(|path| record(args, path, &stop)).transpose()?;
         announce(args, &observer, admin.as_ref());
         let live = Live { observer, args, metrics: admin.as_ref().map(|admin| admin.local_addr().to_string()) };
         live.show_until(&stop);
@@ -35,7 +48,47 @@ pub(crate) fn watch(args: &WatchArgs) -> Result<End, Failure> {
         }
     }
     watcher.stop();
+    if let (Some(recorder), Some(path)) = (recorder, file) {
+        let written = recorder.finish().map_err(cannot_record)?;
+        say(&told(&written, path, args));
+    }
     Ok(End::Success)
+}
+
+/// Begins the recording and says so.
+fn record(args: &WatchArgs, path: &Path, stop: &Stop) -> Result<Recorder, Failure> {
+    let recorder = Recorder::start(&args.opts, &args.record, path.to_owned(), stop).map_err(cannot_record)?;
+    let bounds = match args.record.record_for {
+        Some(time) => format!("for {time}, {} at most", args.record.record_limit),
+        None => format!("until it is stopped, {} at most", args.record.record_limit),
+    };
+    let (listener, interval) = (recorder.listener(), args.record.record_interval);
+    say(&table::printable(&format!("recording {listener} into {}, a look every {interval}, {bounds}", path.display())));
+    Ok(recorder)
+}
+
+/// What a recording came to.
+fn told(written: &Written, path: &Path, args: &WatchArgs) -> String {
+    let why = match written.end {
+        Ending::Stopped => "stopped".to_owned(),
+        Ending::Size => format!("it has its {} (--record-limit)", args.record.record_limit),
+        Ending::Time => "its time is over (--record-for)".to_owned(),
+        Ending::ListenerClosed => "the listener was closed".to_owned(),
+    };
+    let (lines, seconds) = (written.lines, format::time(written.seconds));
+    let shown = path.display();
+    table::printable(&format!(
+        "recorded {seconds} in {lines} lines, {} bytes: {why}; acceptbench replay {shown} --set server.backlog=4096",
+        written.bytes
+    ))
+}
+
+fn cannot_record(error: RecordError) -> Failure {
+    match error {
+        RecordError::Target(error) if error.is_requirement() => Failure::Requirement(format!("--{error}")),
+        error if error.is_requirement() => Failure::requirement(error),
+        error => Failure::flag(error),
+    }
 }
 
 fn failure(error: StartError) -> Failure {
@@ -93,7 +146,7 @@ struct Live<'a> {
 
 impl Live<'_> {
     /// Shows the table at every interval if there is a terminal to show it on, and leaves the last one behind.
-    fn show_until(&self, stop: &telemetry::Stop) {
+    fn show_until(&self, stop: &Stop) {
         let mut lines = None;
         while !stop.wait_timeout(self.pause(lines.is_some())) {
             let Some((columns, rows)) = terminal::size() else { continue };

@@ -51,7 +51,7 @@ fn every_engine_and_every_arrival_process_has_its_row() {
         assert_eq!(output.status.code(), Some(0), "{how}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let kinds: Vec<&str> = arrivals.iter().filter_map(|how| how.split(':').next()).collect();
-    assert_eq!(kinds, ["constant", "poisson", "burst", "profile", "closed"]);
+    assert_eq!(kinds, ["constant", "poisson", "burst", "profile", "trace", "closed"]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::netlink::{DUMP, Failure, Message, Socket, attributes, u32_at};
 use crate::sockopt::TcpState;
 
+mod exact;
+
 /// The older of the two requests: it alone dumps IPv4 and IPv6 in one walk of the tables (`inet_diag_dump_compat`,
 /// family unspecified), which halves the cost of a dump.
 const TCPDIAG_GETSOCK: u16 = 18;
@@ -240,11 +242,17 @@ impl SockDiag {
     ) -> Result<(), DiagError> {
         let mut message = Message::new(TCPDIAG_GETSOCK, DUMP);
         message.push(&request(filter));
-        self.socket.exchange(message, each).map_err(|failure| match failure {
-            Failure::Refused(source) => DiagError::Refused { what, source },
-            Failure::Io(source) => DiagError::Io { what, source },
-            Failure::Malformed(detail) => DiagError::Malformed { what, detail },
-        })
+        self.socket.exchange(message, each).map_err(|failure| DiagError::new(what, failure))
+    }
+}
+
+impl DiagError {
+    fn new(what: &'static str, failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(source) => Self::Refused { what, source },
+            Failure::Io(source) => Self::Io { what, source },
+            Failure::Malformed(detail) => Self::Malformed { what, detail },
+        }
     }
 }
 

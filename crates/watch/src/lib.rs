@@ -2,7 +2,7 @@
 //!
 //! [`Opts`] say what to watch; [`Watcher::start`] starts the one thread that looks, which alone enters the namespace and
 //! alone reads the kernel; an [`Observer`] asks it for a [`Snapshot`], which [`metrics::expose`] turns into a page and
-//! [`table`] into text. Nothing here prints, and nothing here needs privilege but another namespace and other users'
+//! [`table`] into text. A [`Recorder`] looks at one listener far more often and writes down what it sees. Nothing here prints, and nothing here needs privilege but another namespace and other users'
 //! command names.
 //!
 //! What this crate refuses: to attribute half-open requests or the namespace's counters to one listener. The kernel does
@@ -10,6 +10,7 @@
 
 pub mod metrics;
 pub mod opts;
+pub mod record;
 pub mod snapshot;
 pub mod table;
 
@@ -22,6 +23,7 @@ mod target;
 mod watcher;
 
 pub use opts::Opts;
+pub use record::{RecordError, RecordOpts, Recorder};
 pub use snapshot::Snapshot;
 pub use target::TargetError;
 pub use watcher::{Observer, StartError, Watcher};

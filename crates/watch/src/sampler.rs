@@ -178,7 +178,7 @@ impl Sampler {
 }
 
 /// The next tick after `now`. Ticks do not drift, and one that was missed is not made up for.
-fn following_tick(tick: u64, now: u64, period: u64) -> u64 {
+pub(crate) fn following_tick(tick: u64, now: u64, period: u64) -> u64 {
     tick + (now.saturating_sub(tick) / period + 1) * period
 }
 

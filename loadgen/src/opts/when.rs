@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use telemetry::units::{ParseUnitError, Rate, SPAN_PATTERN, Span};
 
+use super::trace::Trace;
+
 /// When attempts are planned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ArrivalKind {
@@ -22,6 +24,8 @@ pub enum ArrivalKind {
     },
     /// Rates over time.
     Profile(Profile),
+    /// At given instants, once.
+    Trace(Trace),
     /// This many in flight at all times: the next attempt is planned when one ends. Not an open loop: a slow server slows
     /// it down.
     Closed(NonZeroU32),
@@ -33,12 +37,15 @@ impl FromStr for ArrivalKind {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unknown = || {
             ParseUnitError::new(format!(
-                "`{text}` is no arrival process; use constant, poisson, burst:N/D, closed:N or profile:STAGES, \
-                 e.g. burst:400/500ms, closed:64 or profile:2000x30s,ramp:2000-8000x60s,repeat"
+                "`{text}` is no arrival process; use constant, poisson, burst:N/D, closed:N, profile:STAGES or \
+                 trace:@FILE, e.g. burst:400/500ms, closed:64 or profile:2000x30s,ramp:2000-8000x60s,repeat"
             ))
         };
         if let Some(stages) = text.strip_prefix("profile:") {
             return stages.parse().map(Self::Profile);
+        }
+        if let Some(trace) = text.strip_prefix("trace:") {
+            return trace.parse().map(Self::Trace);
         }
         if let Some(number) = text.strip_prefix("closed:") {
             return number.parse().map(Self::Closed).map_err(|_| unknown());
@@ -67,12 +74,26 @@ impl fmt::Display for ArrivalKind {
             Self::Poisson => f.write_str("poisson"),
             Self::Burst { size, every } => write!(f, "burst:{size}/{every}"),
             Self::Profile(profile) => write!(f, "profile:{profile}"),
+            Self::Trace(trace) => write!(f, "trace:{trace}"),
             Self::Closed(n) => write!(f, "closed:{n}"),
         }
     }
 }
 telemetry::string_serde!(ArrivalKind);
-telemetry::text_schema!(ArrivalKind, format!("constant|poisson|burst:[0-9]+/{SPAN_PATTERN}|closed:[0-9]+|profile:.+"));
+
+impl ArrivalKind {
+    /// As it is written, but for a trace, which is told in a few words: for messages.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Trace(trace) => trace.brief(),
+            other => other.to_string(),
+        }
+    }
+}
+telemetry::text_schema!(
+    ArrivalKind,
+    format!("constant|poisson|burst:[0-9]+/{SPAN_PATTERN}|closed:[0-9]+|profile:.+|trace:.+")
+);
 
 /// Rates over time: stages one after the other, once or for ever.
 #[derive(Clone, Debug, PartialEq)]

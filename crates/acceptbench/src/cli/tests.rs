@@ -118,6 +118,7 @@ fn arrivals() -> impl Strategy<Value = ArrivalKind> {
         (1_u32..10_000, span()).prop_map(|(size, every)| format!("burst:{size}/{every}")),
         (1_u32..10_000).prop_map(|n| format!("closed:{n}")),
         profile,
+        (0..9_u32, 1..9_u32, 1..9_u32).prop_map(|(gap, count, times)| format!("trace:1us:{gap}x{count}*{times},7")),
     ]
     .prop_map(|text| text.parse().expect("an arrival process"))
 }

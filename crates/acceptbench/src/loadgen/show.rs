@@ -13,6 +13,7 @@ use super::json::{End, Event, Progress, Start};
 use super::live::{self, Recent};
 use super::summary;
 use crate::exit::End as Exit;
+use crate::pages::shortened;
 use crate::terminal::{self, note, say};
 
 /// Columns of a line at most, however wide the terminal is.
@@ -69,7 +70,8 @@ impl Show {
 
     /// The settings, before anything is started.
     pub(super) fn plan(&mut self, plan: &Plan) {
-        self.words(format!("acceptbench loadgen {}", plan.opts().to_args().join(" ")).trim_end());
+        let arguments: Vec<String> = plan.opts().to_args().iter().map(|argument| shortened(argument)).collect();
+        self.words(format!("acceptbench loadgen {}", arguments.join(" ")).trim_end());
         self.warn(plan.warnings());
     }
 

@@ -123,13 +123,17 @@ impl<'a> Show<'a> {
         }
     }
 
+    /// Words for people: among the results, unless those are for programs.
+    pub(super) fn words(&self, text: &str) {
+        clear_progress();
+        if self.how == How::Json { note(text) } else { say(text) }
+    }
+
     /// What came of it; `called` is how the results directory is called on the screen.
     pub(super) fn end(&self, directory: &Path, called: &Path, answer: Option<&Answer>, end: &Result<End, Failure>) {
         clear_progress();
         if let Some(answer) = answer {
-            let screen = answer.screen(self.experiment, called);
-            // Words for people: among the results, unless those are for programs.
-            if self.how == How::Json { note(&screen) } else { say(&screen) }
+            self.words(&answer.screen(self.experiment, called));
         }
         if self.how == How::Json {
             say(&json::Event::End(Box::new(json::End::new(self.experiment, directory, answer, end))).line());

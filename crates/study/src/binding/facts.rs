@@ -21,7 +21,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) unserved: u64,
     /// Limits of its own that the generator passed.
     pub(crate) limits: Vec<Limit>,
-    /// Planned per second, where that is one number: a profile has no one rate, and a closed loop follows the server.
+    /// Planned per second, where that is one number: a profile and a trace have no one rate, and a closed loop follows the server.
     pub(crate) rate: Option<f64>,
     /// What the acceptors can serve per second, stalls taken off; unknown where [`quantity::service_rate`] is.
     pub(crate) capacity: Option<f64>,
@@ -30,7 +30,7 @@ pub(crate) struct Facts<'a> {
 impl<'a> Facts<'a> {
     pub(crate) fn of(trial: &'a Trial) -> Self {
         let cohort = &trial.loadgen.measured;
-        let one_rate = !matches!(trial.loadgen.opts.arrivals, ArrivalKind::Profile(_));
+        let one_rate = !matches!(trial.loadgen.opts.arrivals, ArrivalKind::Profile(_) | ArrivalKind::Trace(_));
         let served = match trial.loadgen.opts.confirm {
             Confirm::None => cohort.verdict(Verdict::Connected),
             Confirm::Greeting | Confirm::Reply => cohort.verdict(Verdict::Served),
