@@ -98,6 +98,7 @@ impl Clients {
         let due = (sample.began() + wait - EARLY_US, sample.at + wait + wait / LATE_SHARE + LATE_US);
         // Closed at the end of its patience, a client sends no SYN any more. Requests do not depend on the client.
         (count > 0 && sample.at + wait <= first.saturating_add(self.patience_us)).then_some(Owed {
+            kind,
             count,
             first,
             due,
