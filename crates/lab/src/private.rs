@@ -77,7 +77,7 @@ impl<'a> PrivateBench<'a> {
         let directory = log.with_extension("target");
         let address = addresses(self.wiring, self.family).server.0;
         let mut order = target.order(Site { address, directory: &directory, log: &log }).map_err(refused)?;
-        if let Some(found) = order.command.first().and_then(|program| program::find(program)) {
+        if let Some(found) = order.command.first().and_then(|name| program::find(name)) {
             order.command[0] = found.display().to_string();
         }
         // What an interrupted trial of this number left.

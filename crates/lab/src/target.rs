@@ -217,6 +217,9 @@ impl Target {
     }
 
     /// The program of its command, values filled in.
+    ///
+    /// # Errors
+    /// A placeholder that names nothing, which a checked experiment has not.
     pub fn program(&self) -> Result<String, String> {
         let nowhere = Site { address: IpAddr::from([0, 0, 0, 0]), directory: Path::new(HERE), log: Path::new("/") };
         Ok(self.order(nowhere)?.command.swap_remove(0))

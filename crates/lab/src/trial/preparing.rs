@@ -17,13 +17,11 @@ const READY_POLL: Duration = Duration::from_millis(2);
 
 /// What the server's process is told.
 pub(super) fn prepare_server(recipe: &Recipe<'_>, address: SocketAddr) -> ServerRequest {
-    match recipe.target {
-        Some(order) => ServerRequest::PrepareTarget(Box::new(order.clone())),
-        None => {
-            let opts = server::Opts { listen: address.into(), seed: recipe.seed, ..recipe.resolved.server.clone() };
-            ServerRequest::Prepare(Box::new(opts))
-        }
+    if let Some(order) = recipe.target {
+        return ServerRequest::PrepareTarget(Box::new(order.clone()));
     }
+    let opts = server::Opts { listen: address.into(), seed: recipe.seed, ..recipe.resolved.server.clone() };
+    ServerRequest::Prepare(Box::new(opts))
 }
 
 /// Waits for an answer that may take long, unless told to stop.

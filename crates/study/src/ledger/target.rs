@@ -7,6 +7,8 @@
 //! the kernel discarded, may be in *accepted*. It refuses to split what no counter splits: where the two ways to count
 //! phantoms (lines 4 and 5) leave a choice, the line says from where to where, and is derived.
 
+use std::fmt::Write as _;
+
 use super::{Books, Ledger, Line, Terms, Topology, Verdict, above_zero, difference, line, signed};
 
 /// Settles a drained trial of a target from the kernel's side of `server` and the load generator's books.
@@ -42,6 +44,11 @@ fn own_connections(books: &Books, topology: Topology) -> u64 {
         }
         Topology::Veth | Topology::Attached => books.server.active_opens,
     }
+}
+
+/// What is left of `PassiveOpens` was accepted.
+fn accepted(terms: &Terms) -> i64 {
+    signed(terms.entered) - signed(terms.left)
 }
 
 struct View {
@@ -126,11 +133,6 @@ impl View {
         Line { equation, residual: line.residual - signed(self.own), derived: true, ..line }
     }
 
-    /// What is left of `PassiveOpens` was accepted.
-    fn accepted(&self, terms: &Terms) -> i64 {
-        signed(terms.entered) - signed(terms.left)
-    }
-
     /// Line 3: no check, but what was accepted.
     fn entered(&self, terms: &Terms) -> Line {
         let mut what = "accepted".to_owned();
@@ -142,17 +144,17 @@ impl View {
         }
         let mut equation = format!(
             "{what} {} = PassiveOpens({}) {} − left {} − counted twice {}",
-            self.accepted(terms),
+            accepted(terms),
             self.books.server_label,
             self.books.server.passive_opens,
             terms.left,
             terms.raced
         );
         if self.own > 0 {
-            equation.push_str(&format!(" − the target's own {}", self.own));
+            let _ = write!(equation, " − the target's own {}", self.own);
         }
         equation.push_str("; not counted by the server");
-        Line { derived: true, ..line(3, "entered", equation, self.accepted(terms).min(0)) }
+        Line { derived: true, ..line(3, "entered", equation, accepted(terms).min(0)) }
     }
 
     /// Line 4, as of our own server; derived where the number of those counted twice has a choice.
@@ -175,11 +177,10 @@ impl View {
         let entered_unserved = terms.entered.saturating_sub(served);
         let equation = format!(
             "served {served} ≤ accepted {} (line 3); unserved {unserved} ≤ phantoms {} + entered unserved {entered_unserved}",
-            self.accepted(terms),
+            accepted(terms),
             terms.phantoms
         );
-        let violations =
-            [signed(served) - self.accepted(terms), difference(unserved, terms.phantoms + entered_unserved)];
+        let violations = [signed(served) - accepted(terms), difference(unserved, terms.phantoms + entered_unserved)];
         let residual = violations.into_iter().map(|violation| violation.max(0)).sum();
         Line { derived: true, ..line(6, "served", equation, residual) }
     }

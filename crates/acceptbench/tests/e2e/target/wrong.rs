@@ -106,7 +106,7 @@ fn a_target_that_ignores_its_stop_signal_is_killed_and_named() {
     let lab = Lab::new();
     lab.file("good.toml", &shell(&script, "ready = \"10s\"\nstop-signal = \"KILL\""));
     answered(&lab.run(&["run", "good.toml", "--admin", "off"]));
-    assert_eq!(targets_left(&lab), [PathBuf::new(); 0]);
+    assert_eq!(targets_left(&lab), Vec::<PathBuf>::new());
     nobody_is_left(&word, &lab);
 }
 

@@ -1,4 +1,5 @@
 use loadgen::opts::Confirm;
+use telemetry::histogram::HistogramSnapshot;
 
 use super::*;
 use crate::testing;
@@ -8,7 +9,7 @@ fn books() -> (server::Snapshot, loadgen::Snapshot) {
     let trial = testing::trial(0);
     let mut server = trial.server;
     server.acceptors.clear();
-    server.batch = Default::default();
+    server.batch = HistogramSnapshot::default();
     server.listeners[0].backlog_requested = None;
     (server, trial.loadgen)
 }
