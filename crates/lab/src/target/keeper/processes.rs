@@ -274,10 +274,10 @@ mod tests {
         assert_eq!(last_words(log.path()), None);
         writeln!(log, "{STARTED}nginx").expect("written");
         assert_eq!(last_words(log.path()), None, "those are ours");
-        let long = "x".repeat(5000);
-        write!(log, "{long}\nfirst\nlast\u{1b}[0m words \n\n").expect("written");
+        let lengthy = "x".repeat(5000);
+        write!(log, "{lengthy}\nfirst\nlast\u{1b}[0m words \n\n").expect("written");
         assert_eq!(last_words(log.path()).as_deref(), Some("last [0m words"));
-        writeln!(log, "{long}").expect("written");
+        writeln!(log, "{lengthy}").expect("written");
         assert_eq!(last_words(log.path()).expect("words").len(), WORDS);
         assert_eq!(last_words(Path::new("/nowhere")), None);
     }
