@@ -107,50 +107,44 @@ impl Clients {
     }
 }
 
-/// SYNs and last ACKs among what was dropped so far. Counters are read one after the other while they move, so a total may be
-/// told too high for a moment; what was told too much is taken off what is told next.
-#[derive(Debug, Default)]
-struct Drops {
-    /// With `net.ipv4.tcp_abort_on_overflow` every dropped last ACK is a reset of a request, too.
-    abort: bool,
-    dropped: u64,
-    /// `ListenDrops`.
-    listens: u64,
-    /// Neither a SYN nor a last ACK that met a full queue, and one of `dropped`.
-    aside: u64,
-    told: [u64; 2],
-}
-
-impl Drops {
-    /// SYNs and last ACKs dropped within the interval.
-    fn of(&mut self, sample: &Sample) -> [u64; 2] {
-        self.dropped += u64::from(sample.dropped);
-        self.listens += sample.listen_drops;
-        self.aside += sample.deferred + if self.abort { 0 } else { sample.resets };
+/// SYNs and last ACKs among what was dropped in each interval. Counters are read one after the other while they move, so a
+/// total may be too high for a moment. The true ones only grow: none is greater than any later one.
+fn drops(recording: &Recording) -> Vec<[u64; 2]> {
+    // With abort_on_overflow every dropped last ACK is a reset of a request, too.
+    let abort = recording.sysctl(ABORT).is_some_and(|abort| abort > 0);
+    // `aside` is neither a SYN nor a last ACK that met a full queue, and one of `dropped`.
+    let (mut dropped, mut listens, mut aside) = (0, 0, 0);
+    let total = |sample: &Sample| {
+        dropped += u64::from(sample.dropped);
+        listens += sample.listen_drops;
+        aside += sample.deferred + if abort { 0 } else { sample.resets };
         // dropped = SYNs + 2 × last ACKs + aside, listen drops = SYNs + last ACKs.
-        let last_acks = self.dropped.saturating_sub(self.listens + self.aside);
-        let syns = self.dropped.saturating_sub(2 * last_acks + self.aside);
-        let mut new = [syns, last_acks];
-        for (new, told) in new.iter_mut().zip(&mut self.told) {
-            *new = new.saturating_sub(*told);
-            *told += *new;
-        }
-        new
+        let last_acks: u64 = u64::saturating_sub(dropped, listens + aside);
+        [u64::saturating_sub(dropped, 2 * last_acks + aside), last_acks]
+    };
+    let mut totals: Vec<[u64; 2]> = recording.samples.iter().map(total).collect();
+    let mut least = [u64::MAX; 2];
+    for total in totals.iter_mut().rev() {
+        least = [least[0].min(total[0]), least[1].min(total[1])];
+        *total = least;
     }
+    let mut before = [0; 2];
+    for total in &mut totals {
+        let new = [total[0] - before[0], total[1] - before[1]];
+        before = std::mem::replace(total, new);
+    }
+    totals
 }
 
 impl Arrivals {
     /// The attempts of a recording, if its clients were such.
     pub fn of(recording: &Recording, clients: Clients) -> Self {
         let mut arrivals = Self::default();
-        let abort = recording.sysctl(ABORT).is_some_and(|abort| abort > 0);
-        let mut drops = Drops { abort, ..Drops::default() };
         let mut owed: Vec<Owed> = Vec::new();
         // What waits already came at some time before: it arrives at once.
         arrivals.add(0, 0, recording.header.depth.into());
         arrivals.entered = recording.header.depth.into();
-        for sample in &recording.samples {
-            let [syns, last_acks] = drops.of(sample);
+        for (sample, [syns, last_acks]) in recording.samples.iter().zip(drops(recording)) {
             let packets = sample.entered + syns + last_acks;
             let gave_up = owed.extract_if(.., |owed| owed.due.1 < sample.began());
             arrivals.lost += gave_up.map(|owed| owed.count).sum::<u64>();
