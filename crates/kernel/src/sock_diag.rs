@@ -27,6 +27,10 @@ const SKMEMINFO: u16 = 7;
 const WITH_SKMEMINFO: u8 = 1 << (SKMEMINFO - 1);
 /// Byte offset of `SK_MEMINFO_DROPS` in that attribute.
 const DROPS_OFFSET: usize = 8 * 4;
+/// `INET_DIAG_SKV6ONLY`, which every listener of IPv6 has.
+const SKV6ONLY: u16 = 11;
+/// Offset of `idiag_if`, in a request as in a reply.
+const INTERFACE: usize = 40;
 /// `sizeof(struct inet_diag_msg)`.
 const DIAG_MESSAGE: usize = 72;
 
@@ -41,6 +45,10 @@ pub struct ListenerEntry {
     pub limit: u32,
     /// Segments it dropped since it was made (`sk_drops`), wrapping at 2^32. `None` when the kernel does not tell.
     pub drops: Option<u32>,
+    /// Index of the network device that it is bound to (`SO_BINDTODEVICE`, a link-local address); 0 for none.
+    pub interface: u32,
+    /// Is it a listener of IPv6 that takes no IPv4 (`IPV6_V6ONLY`)?
+    pub v6only: bool,
     /// Inode of the socket, as fstat(2) on its descriptor gives.
     pub inode: u32,
     /// User that made it, as seen from the reader's user namespace.
@@ -269,14 +277,21 @@ fn listener(message: &[u8]) -> Option<ListenerEntry> {
         &AF_INET => IpAddr::V4(Ipv4Addr::new(source[0], source[1], source[2], source[3])),
         _ => IpAddr::V6(Ipv6Addr::from(source)),
     };
-    let drops = attributes(message.get(DIAG_MESSAGE..)?)
-        .find(|(kind, _)| *kind == SKMEMINFO)
-        .and_then(|(_, value)| u32_at(value, DROPS_OFFSET));
+    let (mut drops, mut v6only) = (None, false);
+    for (kind, value) in attributes(message.get(DIAG_MESSAGE..)?) {
+        match kind {
+            SKMEMINFO => drops = u32_at(value, DROPS_OFFSET),
+            SKV6ONLY => v6only = value.first().is_some_and(|set| *set != 0),
+            _ => {}
+        }
+    }
     Some(ListenerEntry {
         local: SocketAddr::new(address, port),
         depth: u32_at(message, 56)?,
         limit: u32_at(message, 60)?,
         drops,
+        interface: u32_at(message, INTERFACE)?,
+        v6only,
         uid: u32_at(message, 64)?,
         inode: u32_at(message, 68)?,
     })
@@ -311,6 +326,8 @@ mod tests {
             depth: 3,
             limit: 128,
             drops: Some(7),
+            interface: 0,
+            v6only: false,
             inode: 4242,
             uid: 1000,
         };

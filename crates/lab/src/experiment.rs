@@ -194,12 +194,12 @@ impl Experiment {
         let grids = grids(&source, &wire)?;
         let Crossed { design, resolved, cells } = cross(&source, &base, grids)?;
         check_trials(&source, &header.replicates, design.cells.len(), "replicates")?;
-        let search = search::search(&source, &wire, &place, cells)?;
+        let places = Places { design: &design, resolved: &resolved };
+        let search = search::search(&source, &wire, &place, &places, cells)?;
         if let Some(Searched { search, .. }) = &search {
             let most = Spanned::new(header.replicates.span(), search.most_trials());
             check_trials(&source, &most, design.cells.len(), "trials of a search")?;
         }
-        let places = Places { design: &design, resolved: &resolved };
         Ok(Self {
             name: header.name.get_ref().clone(),
             question: header.question.clone(),

@@ -8,7 +8,7 @@
 //! Counters of the kernel: a dropped SYN is one of `ListenDrops` and one of the listener's `sk_drops`; a dropped last ACK of
 //! a request is one and two; a client's RST for a request none and one, and one of `EmbryonicRsts` (`tcp_v4_rcv`,
 //! `tcp_v4_syn_recv_sock`, `tcp_check_req`). So the last ACKs can be told, while no other listener of the namespace drops
-//! anything.
+//! anything. What the namespace counted in a look in which this listener dropped less is another's, and left out.
 
 use crate::format::Sample;
 use crate::reading::Recording;
@@ -48,6 +48,8 @@ pub struct Arrivals {
     pub entered: u64,
     /// Attempts whose last packet was dropped: their clients gave up, or had not tried again at the end.
     pub lost: u64,
+    /// Of these, those that had not tried again at the end of the recording and would have.
+    pub undecided: u64,
     /// Last ACKs that were dropped: clients that were connected and not in the queue.
     pub last_acks: u64,
 }
@@ -109,15 +111,16 @@ impl Clients {
 
 /// SYNs and last ACKs among what was dropped in each interval. Counters are read one after the other while they move, so a
 /// total may be too high for a moment. The true ones only grow: none is greater than any later one.
-fn drops(recording: &Recording) -> Vec<[u64; 2]> {
-    // With abort_on_overflow every dropped last ACK is a reset of a request, too.
-    let abort = recording.sysctl(ABORT).is_some_and(|abort| abort > 0);
+fn drops(recording: &Recording, abort: bool) -> Vec<[u64; 2]> {
     // `aside` is neither a SYN nor a last ACK that met a full queue, and one of `dropped`.
     let (mut dropped, mut listens, mut aside) = (0, 0, 0);
+    let mut early = [0; 2];
     let total = |sample: &Sample| {
-        dropped += u64::from(sample.dropped);
-        listens += sample.listen_drops;
-        aside += sample.deferred + if abort { 0 } else { sample.resets };
+        let new = u64::from(sample.dropped);
+        dropped += new;
+        listens += own(&mut early[0], sample.listen_drops, new);
+        // With abort_on_overflow every dropped last ACK is a reset of a request, too.
+        aside += own(&mut early[1], sample.deferred + if abort { 0 } else { sample.resets }, new);
         // dropped = SYNs + 2 × last ACKs + aside, listen drops = SYNs + last ACKs.
         let last_acks: u64 = u64::saturating_sub(dropped, listens + aside);
         [u64::saturating_sub(dropped, 2 * last_acks + aside), last_acks]
@@ -136,15 +139,27 @@ fn drops(recording: &Recording) -> Vec<[u64; 2]> {
     totals
 }
 
+/// Of what the namespace counted until a look, what can be of this listener, which dropped so many; the rest is another's.
+/// But while drops go on, some may be counted that are told as dropped by the next look: `early`.
+fn own(early: &mut u64, told: u64, dropped: u64) -> u64 {
+    let all = told + *early;
+    let own = all.min(dropped);
+    *early = if dropped > 0 { (all - own).min(told) } else { 0 };
+    own
+}
+
 impl Arrivals {
     /// The attempts of a recording, if its clients were such.
     pub fn of(recording: &Recording, clients: Clients) -> Self {
         let mut arrivals = Self::default();
         let mut owed: Vec<Owed> = Vec::new();
+        let abort = recording.sysctl(ABORT).is_some_and(|abort| abort > 0);
+        // Who was reset does not try again.
+        let ends = |kind: Kind| abort && kind == Kind::LastAck;
         // What waits already came at some time before: it arrives at once.
         arrivals.add(0, 0, recording.header.depth.into());
         arrivals.entered = recording.header.depth.into();
-        for (sample, [syns, last_acks]) in recording.samples.iter().zip(drops(recording)) {
+        for (sample, [syns, last_acks]) in recording.samples.iter().zip(drops(recording, abort)) {
             let packets = sample.entered + syns + last_acks;
             let gave_up = owed.extract_if(.., |owed| owed.due.1 < sample.began());
             arrivals.lost += gave_up.map(|owed| owed.count).sum::<u64>();
@@ -164,14 +179,18 @@ impl Arrivals {
                     *dropped -= count;
                     // Who got a request at last has a timer of its own now.
                     let times = if old.kind == *kind { old.times + 1 } else { 1 };
-                    arrivals.drop(&mut owed, clients.owe(*kind, count, old.first, sample, times), count);
+                    let again = clients.owe(*kind, count, old.first, sample, times).filter(|owed| !ends(owed.kind));
+                    arrivals.drop(&mut owed, again, count);
                 }
             }
             for (kind, count) in left {
-                arrivals.drop(&mut owed, clients.owe(kind, count, sample.began(), sample, 1), count);
+                let again = clients.owe(kind, count, sample.began(), sample, 1).filter(|owed| !ends(owed.kind));
+                arrivals.drop(&mut owed, again, count);
             }
         }
         arrivals.lost += owed.iter().map(|owed| owed.count).sum::<u64>();
+        let undecided = owed.iter().filter(|owed| owed.due.1 > recording.lasts);
+        arrivals.undecided = undecided.map(|owed| owed.count).sum();
         arrivals
     }
 
@@ -206,7 +225,7 @@ impl Arrivals {
 fn take(owed: &mut Vec<Owed>, sample: &Sample, mut most: u64) -> Vec<Owed> {
     let mut taken = Vec::new();
     owed.sort_by_key(|owed| owed.due);
-    for owed in owed.iter_mut().filter(|owed| owed.due.0 <= sample.at) {
+    for owed in owed.iter_mut().take_while(|owed| owed.due.0 <= sample.at) {
         let count = owed.count.min(most);
         if count > 0 {
             (owed.count, most) = (owed.count - count, most - count);

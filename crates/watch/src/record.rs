@@ -161,7 +161,7 @@ impl Eyes {
     fn look(&mut self, chosen: &ListenerEntry, at: u64, now: u64) -> Result<Option<Look>, RecordError> {
         // Before the depth: see `Look::passive_opens`.
         let passive_opens = self.counters.read_tcp()?.passive_opens;
-        let found = self.diag.listener(chosen.local)?.filter(|found| found.inode == chosen.inode);
+        let found = self.diag.listener(chosen.local, chosen.interface)?.filter(|found| found.inode == chosen.inode);
         let Some(ListenerEntry { depth, limit, drops, .. }) = found else { return Ok(None) };
         let drops = drops.unwrap_or(0);
         if drops != self.drops_then || now.saturating_sub(self.read_at) >= SELDOM {

@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use telemetry::units::{ParseUnitError, Span};
 
@@ -61,7 +62,11 @@ impl Trace {
             placed.push(Placed { step, from: lasts, before: attempts });
             let more = u64::from(step.count) * u64::from(step.times);
             attempts = attempts.saturating_add(more);
-            lasts = lasts.saturating_add(step.gap.saturating_mul(u64::from(step.times)));
+            let longer = step.gap.checked_mul(u64::from(step.times)).and_then(|more| lasts.checked_add(more));
+            let Some(longer) = longer.filter(|ticks| ticks.checked_mul(tick.as_ns()).is_some()) else {
+                return too("lasts 584 years at most");
+            };
+            lasts = longer;
             if more == 0 {
                 return too("has no step of 0 attempts; leave it out and add its gap to the next");
             }
@@ -72,8 +77,8 @@ impl Trace {
         if attempts == 0 {
             return too("needs at least one attempt");
         }
-        if attempts > MOST_ATTEMPTS || lasts.checked_mul(tick.as_ns()).is_none() {
-            return too(&format!("has {MOST_ATTEMPTS} attempts at most, within 584 years"));
+        if attempts > MOST_ATTEMPTS {
+            return too(&format!("has {MOST_ATTEMPTS} attempts at most"));
         }
         Ok(Self { tick, steps: placed.into(), attempts, lasts })
     }
@@ -131,18 +136,13 @@ impl Trace {
 
     /// What it is, in a few words: its text may have a megabyte.
     pub fn brief(&self) -> String {
-        format!("trace of {} attempts in {}", self.attempts, Span::from(self.tick.duration() * whole(self.lasts)))
+        format!("trace of {} attempts in {}", self.attempts, Span::from(Duration::from_nanos(self.last_ns())))
     }
 
     /// Its instants, ns from the start, one for each attempt, in order.
     pub(crate) fn instants(&self) -> Instants {
         Instants { trace: self.clone(), step: 0, time: 1, attempt: 0 }
     }
-}
-
-/// For texts only.
-fn whole(ticks: u64) -> u32 {
-    u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
 /// The planned instants of a [`Trace`].
@@ -270,7 +270,9 @@ mod tests {
             ("1us:5,x", "`x` is no step"),
             ("1us:5x0", "step of 0 attempts"),
             ("1us:0x5000000000", "is no step"),
-            ("1s:18446744073709551615", "within 584 years"),
+            ("1s:18446744073709551615", "584 years at most"),
+            ("1ns:18446744073709551615,5", "584 years at most"),
+            ("1ns:18446744073709551615*2", "584 years at most"),
             ("@/nowhere/at/all", "cannot read /nowhere/at/all"),
         ] {
             let error = wrong.parse::<Trace>().expect_err(wrong).to_string();

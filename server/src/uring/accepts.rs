@@ -74,7 +74,8 @@ impl Loop {
     pub(super) fn wait_for_anybody(&mut self, acceptor: &Acceptor) -> io::Result<()> {
         // Without a service time nobody asks; a multishot accept is refused one.
         if !acceptor.is_instant() && self.taken.is_empty() {
-            settle(self.ring.submit())?;
+            // With IORING_ENTER_GETEVENTS: what completed meanwhile is told only then.
+            self.wait(Some(0))?;
             self.reap(acceptor)?;
             self.idle |= self.taken.is_empty();
         }

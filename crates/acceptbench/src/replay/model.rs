@@ -85,7 +85,10 @@ impl<'a> Model<'a> {
             ..*batch
         }));
         let trace = Trace::new(TICK.into(), steps).map_err(|error| {
-            Failure::Usage(format!("{}: {error}; replay a part of it by --from and --for", file.display()))
+            // What else is advised is for who writes a trace.
+            let error = error.to_string();
+            let bound = error.split(';').next().unwrap_or_default();
+            Failure::Usage(format!("{}: {bound}; replay a part of it by --from and --for", file.display()))
         })?;
         // Long enough for the last one to be planned, in whole ms.
         let measure = Span::from_millis(trace.last_ns() / 1_000_000 + 1);
@@ -166,7 +169,8 @@ impl<'a> Model<'a> {
         match header.other_listeners {
             0 => {}
             n => all.push(format!(
-                "all that entered a queue of the namespace entered this one; {} there beside it",
+                "all that entered a queue of the namespace entered this one, and what it dropped is told from what others \
+                 dropped by the instant alone; {} there beside it",
                 if n == 1 { "another listener is".to_owned() } else { format!("{n} other listeners are") }
             )),
         }
@@ -186,6 +190,7 @@ impl<'a> Model<'a> {
                  once"
             ));
         }
+        all.extend(self.again(args));
         if let Some((at, limit)) = recording.limits.first() {
             all.push(format!("the limit stayed {}, though it became {limit} after {}", header.limit, seconds(*at)));
         }
@@ -193,6 +198,25 @@ impl<'a> Model<'a> {
             all.push(format!("{name} is this kernel's, for it has none to be set"));
         }
         all.extend(self.endings());
+        all
+    }
+
+    /// What may have been counted twice, or is not known of who would have tried again.
+    fn again(&self, args: &ReplayArgs) -> Vec<String> {
+        let Arrivals { last_acks, undecided, .. } = self.arrivals;
+        let mut all = Vec::new();
+        if last_acks > 0 {
+            all.push(format!(
+                "{last_acks} last ACKs were dropped: of these clients one that speaks first may be counted more than once, by \
+                 its data"
+            ));
+        }
+        if undecided > 0 {
+            all.push(format!("{undecided} of the lost had not tried again when the recording ended"));
+        }
+        if !args.from.is_zero() {
+            all.push("who was dropped before --from and tried again after it is taken for new".to_owned());
+        }
         all
     }
 

@@ -42,6 +42,20 @@ impl Places<'_> {
     }
 }
 
+/// Refuses a condition on a quantity that there is not, or has no value where a target stands in the server's place.
+pub(super) fn check_quantities(
+    source: &Source<'_>,
+    text: &Spanned<String>,
+    condition: &Condition,
+    places: &Places<'_>,
+) -> Result<(), ExperimentError> {
+    condition.check_quantities().map_err(|error| source.error(&text.span(), error.to_string()))?;
+    for comparison in condition.comparisons() {
+        known(places, &comparison.name).map_err(|message| source.error(&text.span(), message))?;
+    }
+    Ok(())
+}
+
 /// The quantity of this name. Refuses one that has no value where a target stands in the server's place.
 fn known(places: &Places<'_>, name: &str) -> Result<&'static Quantity, String> {
     let target = places.resolved.iter().any(|cell| cell.target.is_some());
@@ -63,10 +77,7 @@ pub(super) fn expectations(
     wire.iter()
         .map(|expect| {
             let that = parse_condition(source, &expect.that)?;
-            that.check_quantities().map_err(|error| source.error(&expect.that.span(), error.to_string()))?;
-            for comparison in that.comparisons() {
-                known(places, &comparison.name).map_err(|message| source.error(&expect.that.span(), message))?;
-            }
+            check_quantities(source, &expect.that, &that, places)?;
             let cells = match &expect.r#where {
                 None => None,
                 Some(text) => match places.matching(source, text)? {

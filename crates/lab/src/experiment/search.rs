@@ -7,7 +7,7 @@ use study::results::Trial;
 use study::search::{Search, ladder};
 use toml::{Spanned, Value};
 
-use super::conditions::parse_condition;
+use super::conditions::{Places, check_quantities, parse_condition};
 use super::wire::{Header, Wire};
 use super::{Experiment, ExperimentError, Place, Source};
 use crate::settings::{Resolved, Settings, short_name};
@@ -78,6 +78,7 @@ pub(super) fn search(
     source: &Source<'_>,
     wire: &Wire,
     place: &Place,
+    places: &Places<'_>,
     cells: Vec<Settings>,
 ) -> Result<Option<Searched>, ExperimentError> {
     let Some(spanned) = &wire.search else { return Ok(None) };
@@ -110,7 +111,7 @@ pub(super) fn search(
         }
     }
     let holds = parse_condition(source, &table.r#while)?;
-    holds.check_quantities().map_err(|error| source.error(&table.r#while.span(), error.to_string()))?;
+    check_quantities(source, &table.r#while, &holds, places)?;
     let tries = *wire.experiment.retries.get_ref() + 1;
     let search = Search { find: find.clone(), holds, levels: ladder(between, within), votes, tries };
     Ok(Some(Searched { search, cells }))

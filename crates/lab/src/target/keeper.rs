@@ -30,12 +30,15 @@ const POLL: Duration = Duration::from_millis(5);
 /// Listeners that have not changed for so long are all there are: a group of `SO_REUSEPORT` is made one by one.
 const STANDS: Duration = Duration::from_millis(50);
 
+/// How long those that were seen in time have to stand still.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// How long a target may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Finding a target's processes takes a walk over `/proc`, so it begins this long before they are stopped. Where there is not so
-/// much time, those that were there when it got ready are stopped first.
-const AHEAD_NS: u64 = 30_000_000;
+/// Finding a target's processes takes a walk over `/proc`, so it begins this long before they are stopped: enough for a machine
+/// with 5000. Where there is not so much time, those that were there when it got ready are stopped first.
+const AHEAD_NS: u64 = 100_000_000;
 
 /// Serves the runner for one trial of a target.
 pub(crate) fn serve(mut channel: Channel, order: Order) -> Result<(), ControlError> {
@@ -51,10 +54,12 @@ pub(crate) fn serve(mut channel: Channel, order: Order) -> Result<(), ControlErr
                 keeper.begin(origin)?;
                 Reply::Done
             }
-            ServerRequest::Snapshot(detail) => match keeper.check_alive() {
-                Ok(()) => Reply::Snapshot(Box::new(keeper.snapshot(&mut reader, detail))),
-                Err(failure) => Reply::Failed(failure),
-            },
+            ServerRequest::Snapshot(detail) => {
+                match keeper.check_alive().and_then(|()| keeper.snapshot(&mut reader, detail)) {
+                    Ok(snapshot) => Reply::Snapshot(Box::new(snapshot)),
+                    Err(failure) => Reply::Failed(failure),
+                }
+            }
             ServerRequest::StopAccepting => {
                 keeper.processes.stop_for_good()?;
                 Reply::Done
@@ -96,6 +101,7 @@ impl Keeper {
             keeper.processes.kill();
             return Err(failure);
         }
+        lock(&keeper.looks).ready();
         if keeper.order.pause.is_some() {
             keeper.processes.look_ahead();
         }
@@ -120,9 +126,13 @@ impl Keeper {
             if !standing.is_empty() && since.elapsed() >= STANDS {
                 return Ok(());
             }
-            // Those that were seen in time get theirs to stand still.
-            if standing.is_empty() && Instant::now() > limit {
+            let late = Instant::now().saturating_duration_since(limit);
+            if standing.is_empty() && !late.is_zero() {
                 return Err(self.failure(&self.never_listened()));
+            }
+            if late > SETTLE {
+                let port = self.order.port;
+                return Err(self.failure(&format!("opened and closed listeners at port {port} without end")));
             }
             thread::sleep(POLL);
         }
@@ -177,7 +187,7 @@ impl Keeper {
             kernel::process::set_timer_slack_min();
             loop {
                 thread::sleep(Duration::from_nanos(TICK_NS));
-                // One that fails leaves a gap, and the next snapshot says why.
+                // One that fails leaves a gap; a snapshot that fails says why.
                 let _ = lock(&looks).look();
                 cpu.store(thread_cpu_ns(), Ordering::Relaxed);
             }
@@ -209,13 +219,13 @@ impl Keeper {
     }
 
     /// What the kernel knows of the target, in the form of our own server's books: without acceptors.
-    fn snapshot(&self, reader: &mut NamespaceReader, detail: Detail) -> Snapshot {
+    fn snapshot(&self, reader: &mut NamespaceReader, detail: Detail) -> Result<Snapshot, Failure> {
         let mut looks = lock(&self.looks);
-        let _ = looks.look();
+        looks.look().map_err(Failure::requirement)?;
         let syn_recv = reader.syn_recv(&[self.order.port.get()], detail);
         let mut kernel = reader.read(detail);
         forget_the_keeper(&mut kernel);
-        Snapshot {
+        Ok(Snapshot {
             monotonic_ns: monotonic_ns(),
             listeners: looks.counts(detail),
             fill: looks.fill(),
@@ -225,15 +235,15 @@ impl Keeper {
             sampler_cpu_ns: self.sampler_cpu_ns.load(Ordering::Relaxed),
             warnings: self.processes.warnings(),
             ..Snapshot::default()
-        }
+        })
     }
 
     /// The last books, then the end of the target.
     fn finish(&self, reader: &mut NamespaceReader) -> Reply<Snapshot> {
-        if let Err(failure) = self.check_alive() {
-            return Reply::Failed(failure);
-        }
-        let mut books = self.snapshot(reader, Detail::Books);
+        let mut books = match self.check_alive().and_then(|()| self.snapshot(reader, Detail::Books)) {
+            Ok(books) => books,
+            Err(failure) => return Reply::Failed(failure),
+        };
         for listener in &mut books.listeners {
             let ListenerCounts { depth, left, .. } = listener;
             *left = *depth;

@@ -54,6 +54,12 @@ impl Looks {
         })
     }
 
+    /// Forgets those that were closed before the target was ready, and how full the others were: no client was there.
+    pub(super) fn ready(&mut self) {
+        self.slots.retain(|slot| !slot.counts.retired);
+        self.fill = HistogramSnapshot::default();
+    }
+
     /// Depths over time count from here (monotonic ns).
     pub(super) fn begin(&mut self, origin_ns: u64) {
         self.origin_ns = Some(origin_ns);
@@ -71,7 +77,7 @@ impl Looks {
                 (slot.counts.retired, slot.counts.depth) = (true, 0);
             }
         }
-        for entry in self.found.iter().filter(|entry| reaches(self.address, entry.local)) {
+        for entry in self.found.iter().filter(|entry| reaches(self.address, entry.local, entry.v6only)) {
             let index = self.slots.iter().position(|slot| slot.inode == entry.inode).unwrap_or_else(|| {
                 self.slots.push(Slot::new(entry));
                 self.slots.len() - 1
@@ -91,7 +97,8 @@ impl Looks {
 
     /// Where somebody listens in the namespace, though no client reaches it.
     pub(super) fn elsewhere(&self) -> Vec<SocketAddr> {
-        self.found.iter().map(|entry| entry.local).filter(|local| !reaches(self.address, *local)).collect()
+        let others = self.found.iter().filter(|entry| !reaches(self.address, entry.local, entry.v6only));
+        others.map(|entry| entry.local).collect()
     }
 
     /// Every listener so far, in the order in which they were found.
@@ -153,8 +160,11 @@ impl Slot {
 }
 
 /// Does a client that connects to `address` reach a socket that listens at `local`? A wildcard of IPv6 takes IPv4 too, unless
-/// it was told not to, which nobody sees from outside.
-fn reaches(address: SocketAddr, local: SocketAddr) -> bool {
+/// it is `v6only`.
+fn reaches(address: SocketAddr, local: SocketAddr, v6only: bool) -> bool {
+    if v6only && address.is_ipv4() {
+        return false;
+    }
     let mapped = |ip: IpAddr| match ip {
         IpAddr::V6(six) => six.to_ipv4_mapped().map_or(ip, IpAddr::V4),
         IpAddr::V4(_) => ip,
@@ -181,9 +191,12 @@ mod tests {
             ("198.18.0.1:81", false),
             ("[::1]:80", false),
         ] {
-            assert_eq!(reaches(address, local.parse().expect("an address")), expected, "{local}");
+            assert_eq!(reaches(address, local.parse().expect("an address"), false), expected, "{local}");
         }
-        assert!(!reaches("[2001:2::1]:80".parse().expect("an address"), "0.0.0.0:80".parse().expect("an address")));
+        let [six, any_four, any_six] =
+            ["[2001:2::1]:80", "0.0.0.0:80", "[::]:80"].map(|text| text.parse().expect("an address"));
+        assert!(!reaches(six, any_four, false));
+        assert!(reaches(six, any_six, true) && !reaches(address, any_six, true), "as nginx listens beside 0.0.0.0");
     }
 
     #[test]
@@ -207,5 +220,7 @@ mod tests {
         let counts = looks.counts(Detail::Books);
         assert!(counts[0].retired && counts[0].depth == 0 && counts[0].deepest == 2, "{counts:?}");
         assert!(looks.standing().is_empty());
+        looks.ready();
+        assert!(looks.counts(Detail::Books).is_empty() && looks.fill() == HistogramSnapshot::default());
     }
 }

@@ -84,6 +84,36 @@ fn a_client_that_gives_up_a_request_is_no_new_attempt() {
 }
 
 #[test]
+fn who_was_reset_is_not_owed_another_packet() {
+    let mut header = crate::testing::header(8);
+    header.sysctls.insert("net.ipv4.tcp_abort_on_overflow".to_owned(), "1".to_owned());
+    let header = serde_json::to_string(&header).unwrap();
+    // 6 last ACKs answered with a RST; a second later 6 others come.
+    let text = format!("{header}\n[1000,1000,9,9,12,6,0,6,0]\n[1020000,1000,6,9,0,0,0,0,0]\n");
+    let recording = Recording::parse("x", text.as_bytes()).unwrap();
+    let arrivals = Arrivals::of(&recording, Clients { patience_us: 5_000_000, linear_timeouts: 4 });
+    assert_eq!((arrivals.attempts, arrivals.retries, arrivals.lost), (21, 0, 6));
+}
+
+#[test]
+fn what_other_listeners_drop_and_reset_takes_nothing_from_this_one() {
+    let header = format!("{}\n", serde_json::to_string(&crate::testing::header(8)).unwrap());
+    // 300 requests of others are reset and 200 SYNs of others dropped; then 20 SYNs are dropped here.
+    let text = format!("{header}[1000,1000,0,0,0,200,0,300,0]\n[500000,1000,9,9,20,20,0,0,0]\n");
+    let arrivals = Arrivals::of(&Recording::parse("x", text.as_bytes()).unwrap(), IMPATIENT);
+    assert_eq!((arrivals.attempts, arrivals.lost, arrivals.last_acks), (29, 20, 0));
+}
+
+#[test]
+fn who_had_no_time_to_try_again_is_undecided() {
+    let scene = Scene { arrivals: burst(100_500, 300, 20).collect(), lasts: 600_000, ..Scene::default() };
+    let (recording, _) = scene.record();
+    let arrivals = Arrivals::of(&recording, Clients { patience_us: 5_000_000, linear_timeouts: 4 });
+    assert!(arrivals.undecided > 0 && arrivals.undecided == arrivals.lost, "{arrivals:?}");
+    assert_eq!(Arrivals::of(&recording, IMPATIENT).undecided, 0);
+}
+
+#[test]
 fn what_is_told_too_high_for_a_moment_is_taken_off_again() {
     let header = format!("{}\n", serde_json::to_string(&crate::testing::header(8)).unwrap());
     // 8 last ACKs and 5 SYNs: the namespace's drops were read 20 µs after the listener's.

@@ -14,8 +14,10 @@ use super::{Books, Ledger, Line, Terms, Topology, Verdict, above_zero, differenc
 /// Settles a drained trial of a target from the kernel's side of `server` and the load generator's books.
 pub fn balance(server: &server::Snapshot, loadgen: &loadgen::Snapshot, topology: Topology) -> Ledger {
     let books = Books::open(server, loadgen, topology);
+    let own_attempts = own_attempts(&books, topology);
     let view = View {
-        own: own_connections(&books, topology),
+        own: own_connections(&books, own_attempts, topology),
+        own_attempts,
         closed: server.listeners.iter().filter(|listener| listener.retired).count(),
         books,
     };
@@ -35,15 +37,25 @@ pub fn balance(server: &server::Snapshot, loadgen: &loadgen::Snapshot, topology:
     Ledger { lines, terms }
 }
 
-/// Connections that the target opened itself, to itself: in its namespace there is nobody else. Over loopback they are what
-/// the generator's attempts leave of `ActiveOpens`.
-fn own_connections(books: &Books, topology: Topology) -> u64 {
+/// Connections that the target tried to open itself: in its namespace there is nobody else. Over loopback they are what the
+/// generator's attempts leave of `ActiveOpens`.
+fn own_attempts(books: &Books, topology: Topology) -> u64 {
     match topology {
         Topology::Loopback => {
             above_zero(signed(books.client.active_opens) - difference(books.whole.issued, books.whole.before_syn))
         }
         Topology::Veth | Topology::Attached => books.server.active_opens,
     }
+}
+
+/// Those that were established, with itself, and so are in `PassiveOpens`: a database that is not there refuses, which
+/// `AttemptFails` counts. A request that a client reset counts there as well, and in `EmbryonicRsts`; one that
+/// `tcp_abort_on_overflow` reset in the latter only, so fewer failures may be told than there were. Over loopback the refused
+/// attempts of the generator are in the same counter.
+fn own_connections(books: &Books, attempts: u64, topology: Topology) -> u64 {
+    let refused_clients = if topology == Topology::Loopback { books.whole.verdict(Verdict::Refused) } else { 0 };
+    let others = books.server.embryonic_resets + refused_clients;
+    attempts.saturating_sub(books.server.attempt_fails.saturating_sub(others))
 }
 
 /// What is left of `PassiveOpens` was accepted.
@@ -53,7 +65,9 @@ fn accepted(terms: &Terms) -> i64 {
 
 struct View {
     books: Books,
-    /// Connections of the target to itself.
+    /// Connections that the target tried to open.
+    own_attempts: u64,
+    /// Those of them that it has with itself.
     own: u64,
     /// Listeners that were closed during the trial.
     closed: usize,
@@ -126,11 +140,11 @@ impl View {
     /// Line 2: over loopback the target's own connections are in the same counter.
     fn syns(&self, topology: Topology) -> Line {
         let line = self.books.syns();
-        if topology != Topology::Loopback || self.own == 0 {
+        if topology != Topology::Loopback || self.own_attempts == 0 {
             return line;
         }
-        let equation = format!("{} + the target's own {}", line.equation, self.own);
-        Line { equation, residual: line.residual - signed(self.own), derived: true, ..line }
+        let equation = format!("{} + the target's own {}", line.equation, self.own_attempts);
+        Line { equation, residual: line.residual - signed(self.own_attempts), derived: true, ..line }
     }
 
     /// Line 3: no check, but what was accepted.

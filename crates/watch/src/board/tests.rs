@@ -2,7 +2,16 @@ use super::*;
 use crate::opts::Opts;
 
 fn entry(address: &str, inode: u32) -> ListenerEntry {
-    ListenerEntry { local: address.parse().unwrap(), depth: 0, limit: 4, drops: Some(0), inode, uid: 0 }
+    ListenerEntry {
+        local: address.parse().unwrap(),
+        depth: 0,
+        limit: 4,
+        drops: Some(0),
+        interface: 0,
+        v6only: false,
+        inode,
+        uid: 0,
+    }
 }
 
 fn board(most: usize) -> Board {

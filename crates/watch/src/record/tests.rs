@@ -2,7 +2,16 @@ use super::*;
 use std::net::{TcpListener, TcpStream};
 
 fn entry(local: &str, inode: u32) -> ListenerEntry {
-    ListenerEntry { local: local.parse().unwrap(), depth: 0, limit: 1, drops: None, inode, uid: 0 }
+    ListenerEntry {
+        local: local.parse().unwrap(),
+        depth: 0,
+        limit: 1,
+        drops: None,
+        interface: 0,
+        v6only: false,
+        inode,
+        uid: 0,
+    }
 }
 
 #[test]

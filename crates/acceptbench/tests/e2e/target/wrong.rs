@@ -76,6 +76,30 @@ fn a_target_that_exits_at_once_is_told_with_its_last_words() {
 }
 
 #[test]
+fn a_file_of_its_own_can_be_the_program() {
+    let _machine = machine();
+    let lab = Lab::new();
+    let files = "[target.files]\n\"run.sh\" = \"#!/bin/sh\\nexit 5\\n\"\n";
+    let text_of = shell("true", files).replace("[\"sh\", \"-c\", '''true''']", "[\"{dir}/run.sh\"]");
+    lab.file("own.toml", &text_of);
+    let output = lab.run(&["run", "own.toml", "--admin", "off"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("run.sh` ended (exit code 5) before it listened"), "{said}");
+}
+
+#[test]
+fn listeners_that_never_stand_still_are_named() {
+    if !installed("python3") {
+        return;
+    }
+    let _machine = machine();
+    let word = mark("restless");
+    let program = "import socket, time\nwhile True:\n s = socket.create_server((\"127.0.0.1\", 9700))\n time.sleep(0.02)\n s.close()";
+    let script = format!("exec python3 -c '{program}' {word}");
+    fails(&script, "ready = \"300ms\"", &word, &["opened and closed listeners at port 9700 without end"]);
+}
+
+#[test]
 fn a_target_that_goes_to_the_background_is_refused_and_killed_wherever_it_went() {
     let _machine = machine();
     let word = mark("daemon");
@@ -157,6 +181,10 @@ fn what_is_wrong_with_the_file_is_named_with_its_line() {
     file_is_refused(
         &valid("[[expect]]\nthat = \"accepted > 0\" # here"),
         &["accepted has no value with [target]", "`entered`"],
+    );
+    file_is_refused(
+        &valid("[search]\nfind = \"loadgen.rate\"\nbetween = [100, 200]\nwhile = \"accept-rate > 10\" # here"),
+        &["accept-rate has no value with [target]"],
     );
     let factor = |set: &str, to: &str| valid(&format!("[[factor]]\nset = \"{set}\"\nto = [\n{to} # here\n]"));
     file_is_refused(&factor("server.backlog", "16"), &["server.backlog cannot be set beside [target]"]);

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -92,7 +93,7 @@ enum State {
 pub(super) struct Processes {
     first: Mutex<Child>,
     state: Mutex<State>,
-    /// Found before they are to be stopped.
+    /// Found before they are to be stopped, or stopped.
     known: Mutex<Vec<Pid>>,
     warnings: Mutex<Vec<Warning>>,
 }
@@ -106,6 +107,9 @@ impl Processes {
         for (name, text) in &order.files {
             let path = order.directory.join(name);
             fs::write(&path, text).map_err(cannot(format!("write {}", path.display())))?;
+            // One of them may be the program.
+            let program = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&path, program).map_err(cannot(format!("let {} be started", path.display())))?;
         }
         descendants::adopt_orphans().map_err(cannot("become the parent of its orphans".to_owned()))?;
         // The runner takes some as data, and whoever is started inherits what is blocked: nobody could end it.
@@ -163,11 +167,14 @@ impl Processes {
         }
     }
 
-    /// Continues them all.
+    /// Continues them all: those that were stopped at once, then whoever a walk over `/proc` finds.
     pub(super) fn go_on(&self) {
         let mut state = lock(&self.state);
         if *state == State::Paused {
             *state = State::Running;
+            for pid in lock(&self.known).drain(..) {
+                let _ = kill_process(pid, Signal::CONT);
+            }
             self.note(signal_all(Signal::CONT).map(drop));
         }
     }
@@ -186,21 +193,16 @@ impl Processes {
         }
     }
 
+    /// Keeps whom it stopped, to be continued.
     fn stop_all(&self) -> io::Result<()> {
+        let mut known = lock(&self.known);
         let mut stopped = BTreeSet::new();
-        for pid in lock(&self.known).drain(..) {
+        for pid in known.drain(..) {
             stop(pid, &mut stopped);
         }
-        for _ in 0..WALKS {
-            let before = stopped.len();
-            for pid in descendants::of_this_process()? {
-                stop(pid, &mut stopped);
-            }
-            if stopped.len() == before {
-                return Ok(());
-            }
-        }
-        Err(io::Error::other("it forks faster than it can be stopped"))
+        let result = walk_and_stop(&mut stopped);
+        known.extend(stopped.into_iter().filter_map(Pid::from_raw));
+        result
     }
 
     /// Asks the first process to end, and waits. Whoever is left is killed; false when that was the first.
@@ -236,6 +238,23 @@ impl Processes {
         let _ = first.kill();
         let _ = first.wait();
     }
+}
+
+/// Stops everybody below the keeper, until a walk finds nobody new.
+fn walk_and_stop(stopped: &mut BTreeSet<i32>) -> io::Result<()> {
+    for _ in 0..WALKS {
+        let before = stopped.len();
+        for pid in descendants::of_this_process()? {
+            stop(pid, stopped);
+        }
+        if stopped.is_empty() {
+            return Err(io::Error::other("/proc shows no process of it"));
+        }
+        if stopped.len() == before {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other("it forks faster than it can be stopped"))
 }
 
 /// Sends SIGSTOP to a process that has not had it yet.

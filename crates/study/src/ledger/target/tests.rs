@@ -96,6 +96,14 @@ fn connections_of_the_target_to_itself_are_no_clients() {
     assert!(ledger.balances(), "{ledger:?}");
     assert_eq!((ledger.terms.entered, ledger.terms.phantoms), (790, 10));
     assert!(equation(&ledger, 3).contains("− the target's own 4"));
+    // Three more are refused: nobody listens there. They never entered a queue.
+    books.0.kernel.net.active_opens = 7;
+    books.0.kernel.net.attempt_fails = 3 + books.0.kernel.net.embryonic_resets;
+    let ledger = settled(&books);
+    assert!(ledger.balances(), "{ledger:?}");
+    assert_eq!((ledger.terms.entered, ledger.terms.phantoms), (790, 10));
+    assert!(equation(&ledger, 3).contains("− the target's own 4"));
+    (books.0.kernel.net.active_opens, books.0.kernel.net.attempt_fails) = (4, 0);
     // Over loopback both ends share the counter.
     let (mut server, mut loadgen) = books;
     (server.kernel.net.active_opens, loadgen.kernel.net.active_opens) = (1004, 1004);
