@@ -113,7 +113,7 @@ impl Keeper {
     fn wait_ready(&self) -> Result<(), Failure> {
         let limit = Instant::now() + self.order.ready.duration();
         let mut standing = Vec::new();
-        let mut since = Instant::now();
+        let (mut seen, mut since) = (false, Instant::now());
         loop {
             self.look()?;
             let now = lock(&self.looks).standing();
@@ -127,12 +127,14 @@ impl Keeper {
                 return Ok(());
             }
             let late = Instant::now().saturating_duration_since(limit);
-            if standing.is_empty() && !late.is_zero() {
+            seen |= !standing.is_empty();
+            if !seen && !late.is_zero() {
                 return Err(self.failure(&self.never_listened()));
             }
             if late > SETTLE {
-                let port = self.order.port;
-                return Err(self.failure(&format!("opened and closed listeners at port {port} without end")));
+                let Order { port, address, ready, .. } = &self.order;
+                let address = SocketAddr::new(*address, port.get());
+                return Err(self.failure(&format!("kept no listener at {address} open within {ready}")));
             }
             thread::sleep(POLL);
         }
