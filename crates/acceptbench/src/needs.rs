@@ -84,7 +84,7 @@ pub(crate) fn of(experiment: &Experiment) -> Vec<Need> {
 pub(crate) fn programs(experiment: &Experiment) -> BTreeSet<String> {
     let targets = experiment.resolved.iter().filter_map(|cell| cell.target.as_ref());
     // A target that cannot be filled in is no part of a checked experiment.
-    targets.filter_map(|target| target.program().ok()).filter(|program| !program.starts_with("{dir}")).collect()
+    targets.filter_map(|target| target.program().ok().flatten()).collect()
 }
 
 /// What the engines of a cell need of `io_uring`. The load generator's `auto` does without where it must.

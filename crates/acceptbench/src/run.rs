@@ -38,20 +38,24 @@ fn anew(args: &RunArgs, name: &str) -> Result<End, Failure> {
     let mut experiment = shipped::find(name)?;
     attach_elsewhere(&mut experiment, &args.attach)?;
     experiment.select(&args.only).map_err(|error| Failure::flag(format!("only: {error}")))?;
-    let stop = interrupt::watch()?;
-    note_environment();
-    let mut show = Show::new(&experiment, args.json);
-    let ended = lab::run(&request(args.admin, &experiment), &args.results, &stop, &mut |event| show.tell(&event));
-    conclude(&show, &args.results.join("latest"), ended, None)
+    from_the_start(&experiment, (args.json, &args.results, args.admin), None)
 }
 
 /// Runs an experiment that a command has made; what `first` says of its trials comes before the screen.
 pub(crate) fn made(experiment: &Experiment, into: &MadeArgs, first: First<'_>) -> Result<End, Failure> {
+    from_the_start(experiment, (into.json, &into.results, into.admin), Some(first))
+}
+
+fn from_the_start(
+    experiment: &Experiment,
+    (json, results, admin): (bool, &Path, Listen),
+    first: Option<First<'_>>,
+) -> Result<End, Failure> {
     let stop = interrupt::watch()?;
     note_environment();
-    let mut show = Show::new(experiment, into.json);
-    let ended = lab::run(&request(into.admin, experiment), &into.results, &stop, &mut |event| show.tell(&event));
-    conclude(&show, &into.results.join("latest"), ended, Some(first))
+    let mut show = Show::new(experiment, json);
+    let ended = lab::run(&request(admin, experiment), results, &stop, &mut |event| show.tell(&event));
+    conclude(&show, &results.join("latest"), ended, first)
 }
 
 fn resume(args: &RunArgs, directory: &Path) -> Result<End, Failure> {

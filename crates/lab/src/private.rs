@@ -15,7 +15,7 @@ use crate::experiment::{Experiment, Family, Wiring};
 use crate::run::RunError;
 use crate::schedule::Planned;
 use crate::target::keeper::NOT_PAUSED;
-use crate::target::{HERE, Order, Site, Target, program};
+use crate::target::{Order, Site, Target, program};
 use crate::trial::addresses::addresses;
 use crate::trial::{self, Holder, Outcome, Recipe, TrialError};
 
@@ -122,9 +122,8 @@ impl Bench for PrivateBench<'_> {
 /// Every cell's target can be started.
 fn check_programs(experiment: &Experiment) -> Result<(), RunError> {
     for target in experiment.resolved.iter().filter_map(|cell| cell.target.as_ref()) {
-        let program = target.program().map_err(RunError::Requirement)?;
-        // What is in the trial's own directory is not there yet.
-        if program.starts_with(HERE) || program::find(&program).is_some() {
+        let Some(program) = target.program().map_err(RunError::Requirement)? else { continue };
+        if program::find(&program).is_some() {
             continue;
         }
         return Err(match program::package_of(&program) {

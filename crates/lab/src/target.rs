@@ -29,7 +29,7 @@ use crate::experiment::schema;
 const LONGEST_READY: Span = Span::from_secs(60);
 
 /// What stands for the trial's directory where there is no trial.
-pub(crate) const HERE: &str = "{dir}";
+const HERE: &str = "{dir}";
 
 /// Bytes of a file's template at most: it is kept in every trial's record.
 const FILE_BYTES: usize = 64 * 1024;
@@ -216,13 +216,14 @@ impl Target {
         })
     }
 
-    /// The program of its command, values filled in.
+    /// The program of its command, values filled in; `None` where it is one of the trial's own files, which is not there yet.
     ///
     /// # Errors
     /// A placeholder that names nothing, which a checked experiment has not.
-    pub fn program(&self) -> Result<String, String> {
+    pub fn program(&self) -> Result<Option<String>, String> {
         let nowhere = Site { address: IpAddr::from([0, 0, 0, 0]), directory: Path::new(HERE), log: Path::new("/") };
-        Ok(self.order(nowhere)?.command.swap_remove(0))
+        let program = self.order(nowhere)?.command.into_iter().next();
+        Ok(program.filter(|program| !program.starts_with(HERE)))
     }
 
     /// Its settings by their full names, as text.

@@ -227,7 +227,7 @@ fn two_parts(name: &str, first: &str, second: &str, limit: usize) -> Vec<String>
 
 /// Breaks `text` at spaces into lines of at most `limit` characters, all but the first indented. Runs of spaces inside
 /// a line are kept; a number and its unit stay together.
-fn wrap(text: &str, limit: usize, indent: usize) -> Vec<String> {
+pub fn wrap(text: &str, limit: usize, indent: usize) -> Vec<String> {
     let mut chunks: Vec<String> = Vec::new();
     for word in text.split_inclusive(' ') {
         let unit = matches!(word.trim_end().trim_end_matches([',', ';', '.', ')']), "%" | "s" | "ms" | "µs" | "ns");

@@ -5,6 +5,7 @@ use loadgen::Verdict;
 use serde::Serialize;
 use study::format;
 use study::results::Trial;
+use study::screen::wrap;
 
 use super::model::{Model, seconds};
 use crate::exit::Failure;
@@ -29,8 +30,8 @@ pub(super) fn opening(model: &Model<'_>) -> String {
         header.started,
         header.kernel
     )];
-    part(&mut lines, "recorded", &recorded(model));
-    part(&mut lines, "assumed", &model.assumed);
+    lines.extend(part("recorded", &recorded(model)));
+    lines.extend(part("assumed", &model.assumed));
     lines.join("\n")
 }
 
@@ -68,23 +69,8 @@ fn seconds_f(us: f64) -> String {
 }
 
 /// A part of the opening: its name, then one clause after the other, wrapped.
-fn part(lines: &mut Vec<String>, name: &str, clauses: &[String]) {
-    let mut line = format!("{name:<HEAD$}");
-    let mut empty = true;
-    let text = clauses.join("; ");
-    for word in text.split(' ') {
-        let longer = line.chars().count() + usize::from(!empty) + word.chars().count();
-        if !empty && longer > WIDTH {
-            lines.push(std::mem::replace(&mut line, " ".repeat(HEAD)));
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    lines.push(line);
+fn part(name: &str, clauses: &[String]) -> Vec<String> {
+    wrap(&format!("{name:<HEAD$}{}", clauses.join("; ")), WIDTH, HEAD)
 }
 
 /// The opening for programs.
@@ -177,13 +163,8 @@ pub(super) fn sentence(cells: &[Cell]) -> String {
             }
         })
         .collect();
-    let mut lines = Vec::new();
-    if clauses.is_empty() {
-        part(&mut lines, "Replay", &["no trial counts".to_owned()]);
-    } else {
-        part(&mut lines, "Replay", &[clauses.join(", ")]);
-    }
-    lines.join("\n")
+    let answer = if clauses.is_empty() { "no trial counts".to_owned() } else { clauses.join(", ") };
+    part("Replay", &[answer]).join("\n")
 }
 
 /// Does the replay of what was recorded let in as many?
@@ -198,9 +179,7 @@ pub(super) fn check(model: &Model<'_>, cells: &[Cell]) -> Option<String> {
     };
     let figures = [recorded, replayed].map(format::percent);
     let text = format!("entered the queue: {} recorded, {} replayed as recorded{fits}", figures[0], figures[1]);
-    let mut lines = Vec::new();
-    part(&mut lines, "Check", &[text]);
-    Some(lines.join("\n"))
+    Some(part("Check", &[text]).join("\n"))
 }
 
 #[cfg(test)]

@@ -222,16 +222,20 @@ impl Keeper {
 
     /// What the kernel knows of the target, in the form of our own server's books: without acceptors.
     fn snapshot(&self, reader: &mut NamespaceReader, detail: Detail) -> Result<Snapshot, Failure> {
-        let mut looks = lock(&self.looks);
-        looks.look().map_err(Failure::requirement)?;
+        // The thread that looks is not to wait for what is read of the namespace.
+        let (listeners, fill, depths) = {
+            let mut looks = lock(&self.looks);
+            looks.look().map_err(Failure::requirement)?;
+            (looks.counts(detail), looks.fill(), looks.depths())
+        };
         let syn_recv = reader.syn_recv(&[self.order.port.get()], detail);
         let mut kernel = reader.read(detail);
         forget_the_keeper(&mut kernel);
         Ok(Snapshot {
             monotonic_ns: monotonic_ns(),
-            listeners: looks.counts(detail),
-            fill: looks.fill(),
-            depths: looks.depths(),
+            listeners,
+            fill,
+            depths,
             syn_recv,
             kernel,
             sampler_cpu_ns: self.sampler_cpu_ns.load(Ordering::Relaxed),

@@ -16,8 +16,7 @@ fn the_answer_names_what_was_recorded_first() {
 
 #[test]
 fn clauses_are_wrapped_below_their_name() {
-    let mut lines = Vec::new();
-    part(&mut lines, "recorded", &["a ".repeat(50).trim_end().to_owned(), "b".to_owned()]);
+    let lines = part("recorded", &["a ".repeat(50).trim_end().to_owned(), "b".to_owned()]);
     assert_eq!(lines.len(), 2);
     assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
     assert!(lines[1].starts_with("          a ") && lines[1].ends_with("a; b"), "{lines:?}");
