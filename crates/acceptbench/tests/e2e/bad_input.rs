@@ -568,8 +568,8 @@ fn the_environment_sets_a_server_and_is_said_to_be_ignored_by_a_run() {
     let said = text(&output.stderr);
     answered(&output);
     assert!(said.contains("ACCEPTBENCH_SERVER_BACKLOG ignored"), "{said}");
-    let stored = fs::read_to_string(lab.path().join("results/latest/trials.jsonl")).expect("stored trials");
-    let trial: Trial = serde_json::from_str(&stored).expect("one trial");
+    let trials = lab.records();
+    let trial = trials.last().expect("a trial");
     assert_eq!(trial.server.listeners[0].backlog_requested, Some(8), "the file decides");
 
     let mut command = acceptbench();

@@ -262,8 +262,8 @@ fn an_ordinary_user_can_ask_for_it() {
     let mut command = ordinary_program(&lab);
     command.args(["run", "experiment.toml", "--admin", "off"]).current_dir(lab.path());
     answered(&command.output().expect("the program starts"));
-    let trials = fs::read_to_string(lab.path().join("results/latest/trials.jsonl")).expect("trials");
-    let trial: Trial = serde_json::from_str(trials.lines().next().expect("one")).expect("a trial");
+    let trials = lab.records();
+    let trial = trials.first().expect("a trial");
     assert_eq!((trial.server.syn_recv, trial.ledger.balances()), (9, true), "{:?}", trial.ledger);
 }
 
@@ -287,8 +287,8 @@ fn no_flag_no_variable_and_no_option_leads_to_it() {
     }
     command.args(["run", "experiment.toml", "--admin", "off"]).current_dir(lab.path());
     answered(&command.output().expect("the program starts"));
-    let trials = fs::read_to_string(lab.path().join("results/latest/trials.jsonl")).expect("trials");
-    let trial: Trial = serde_json::from_str(trials.lines().next().expect("one")).expect("a trial");
+    let trials = lab.records();
+    let trial = trials.first().expect("a trial");
     assert_eq!(trial.loadgen.half_open, loadgen::HalfOpenCounts::default());
     let option = experiment("veth", "50ms", "[loadgen]\nhalf-open = 5 # here\n");
     file_is_refused(&option, &["unknown field `half-open`"]);

@@ -243,6 +243,7 @@ fn experiment(replicates: u32, topology: &str) -> String {
         name = "host"
         question = "does the host notice?"
         replicates = {replicates}
+        retries = 0
         warm-up = "0s"
         measure = "300ms"
         topology = "{topology}"

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use study::results::Trial;
 
-use crate::support::{Lab, machine, text};
+use crate::support::{Lab, last_of_each, machine, records, text};
 
 /// Without cookies a quarter of `tcp_max_syn_backlog` is kept for peers that are known: at 64 the 49th half-open socket is the
 /// last one in, so that nobody else is served.
@@ -32,9 +31,9 @@ const EXPERIMENT: &str = r#"
     within = 0.02
 "#;
 
-fn records(directory: &Path) -> Vec<(usize, String)> {
-    let lines = fs::read_to_string(directory.join("trials.jsonl")).expect("trials");
-    let trials = lines.lines().map(|line| serde_json::from_str::<Trial>(line).expect("a trial"));
+/// What was asked, in the order of the search.
+fn asked(directory: &Path) -> Vec<(usize, String)> {
+    let trials = last_of_each(records(directory)).into_iter();
     trials.map(|trial| (trial.trial, trial.settings["half-open.count"].clone())).collect()
 }
 
@@ -53,7 +52,7 @@ fn a_limit_is_found_to_the_socket_and_an_interrupted_search_goes_on() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(text(&output.stdout).contains("the only cell holds up to 48 (48 to 49)"), "{said}");
     let directory = lab.path().join("results/latest");
-    let (whole, found) = (records(&directory), capacity(&directory));
+    let (whole, found) = (asked(&directory), capacity(&directory));
     assert_eq!((&found["interval"], &found["complete"]), (&json!([48, 49]), &json!(true)));
 
     let lines = fs::read_to_string(directory.join("trials.jsonl")).expect("trials");
@@ -63,7 +62,7 @@ fn a_limit_is_found_to_the_socket_and_an_interrupted_search_goes_on() {
     assert!(text(&output.stdout).contains("The search is not done"), "{}", text(&output.stdout));
     let output = lab.run(&["run", "--resume", "results/latest", "--admin", "off"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!((records(&directory), capacity(&directory)), (whole, found), "as it would have");
+    assert_eq!((asked(&directory), capacity(&directory)), (whole, found), "as it would have");
     let output = lab.run(&["compare", "results/latest", "results/latest"]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
 }

@@ -61,11 +61,12 @@ fn holds_limit_plus_one(trial: &Trial, limit: u64) {
     }
     let books = &trial.loadgen.measured;
     assert_eq!((books.planned, books.concluded()), (4500, 4500), "{name}");
-    // All but those who came before it stood still wait in the queue, or are phantoms.
-    let served = books.verdict(Verdict::Served);
-    assert!(served < 100, "{name}: {served}");
-    assert_eq!(trial.ledger.terms.entered, served + limit + 1, "{name}");
-    assert_eq!(books.established, trial.ledger.terms.entered + trial.ledger.terms.phantoms, "{name}");
+    // All but those who came before it stood still wait in the queue, or are phantoms. It may have stopped between
+    // accept(2) and the answer, so that it took more than it served.
+    let (served, entered) = (books.verdict(Verdict::Served), trial.ledger.terms.entered);
+    let taken = entered.checked_sub(limit + 1).expect("at least those who wait");
+    assert!(served <= taken && taken < books.planned / 10, "{name}: {served} served, {taken} taken");
+    assert_eq!(books.established, entered + trial.ledger.terms.phantoms, "{name}");
     assert_eq!(value(trial, "left"), Some((limit + 1) as f64), "{name}");
 }
 
@@ -119,7 +120,7 @@ fn nginx_of_an_ordinary_user_does_the_same() {
     let mut command = ordinary_program(&lab);
     command.args(["run", "experiment.toml", "--admin", "off"]).current_dir(lab.path());
     answered(&command.output().expect("the program starts"));
-    let trials = stored(&lab);
+    let trials = lab.records();
     for (somaxconn, limit) in [("4096", 511), ("128", 128)] {
         holds_limit_plus_one(cell(&trials, &[(SOMAXCONN, somaxconn)]), limit);
     }
@@ -193,11 +194,6 @@ fn what_only_the_server_could_count_has_no_value(lab: &Lab, trial: &Trial) {
 
 /// Processes and namespaces are gone by then.
 const GONE: Duration = Duration::from_secs(2);
-
-fn stored(lab: &Lab) -> Vec<Trial> {
-    let lines = fs::read_to_string(lab.path().join("results/latest/trials.jsonl")).expect("trials");
-    lines.lines().map(|line| serde_json::from_str(line).expect("a trial")).collect()
-}
 
 /// The run's directories of targets are gone, and so is every process that ran in one.
 fn nothing_left(lab: &Lab, host: &Host) {

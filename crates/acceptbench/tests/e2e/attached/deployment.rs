@@ -149,8 +149,7 @@ impl Run {
     }
 
     pub(super) fn trials(&self) -> Vec<Trial> {
-        let lines = fs::read_to_string(self.lab.path().join("results/latest/trials.jsonl")).unwrap_or_default();
-        lines.lines().map(|line| serde_json::from_str(line).expect("a trial")).collect()
+        self.lab.records()
     }
 
     /// Every process at work in the run's directory.
