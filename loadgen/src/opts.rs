@@ -13,8 +13,8 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use telemetry::Cpus;
 use telemetry::units::{ParseUnitError, Rate, SPAN_PATTERN, Span};
+use telemetry::{Cpus, Scheduling};
 
 pub(crate) use trace::Instants;
 pub use trace::{Step, Trace};
@@ -261,16 +261,6 @@ pub enum Engine {
     Epoll,
 }
 
-/// A worker's scheduling policy, sched(7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scheduling {
-    /// `SCHED_OTHER`.
-    Normal,
-    /// `SCHED_BATCH`: a worker that wakes up does not preempt who runs.
-    Batch,
-}
-
 /// The life of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -281,7 +271,7 @@ pub enum Sockets {
     Reused,
 }
 
-telemetry::value_enum_display!(Confirm, Close, Engine, Scheduling, Sockets);
+telemetry::value_enum_display!(Confirm, Close, Engine, Sockets);
 
 /// How long attempts are planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -193,7 +193,6 @@ impl Plan {
         };
         // More workers than attempts in flight would have nothing to do.
         let workers = workers.min(most_in_flight(&opts.arrivals));
-        let in_range = machine.ports.is_none_or(|(low, high)| (low..=high).contains(&target.port()));
         let sources = sources_of(&opts, target)?;
         let port_range = port_range(&opts, machine)?;
         let options = options(&opts, port_range);
@@ -202,14 +201,16 @@ impl Plan {
         let cpus = opts.cpus.assign(&allowed, workers).map_err(PlanError::Contradiction)?;
         let ports = port_range.map_or(machine.ports, |range| Some((range.low, range.high)));
         let chosen_from = ports.map(|(low, high)| PortRange { low, high });
-        let budget = Budget::of(&opts, &Facts::read(machine.nofile, target, &sources, chosen_from, opts.shard));
+        let facts = Facts::read(machine.nofile, target, &sources, chosen_from, opts.shard);
+        let self_connect_possible = facts.target_chosen && sockets::may_have_the_address(&opts, target, &sources);
+        let budget = Budget::of(&opts, &facts);
         Ok(Self {
             target,
             workers,
             max_in_flight: usize::try_from(budget.max_in_flight(&opts)).unwrap_or(usize::MAX),
-            self_connect_possible: in_range,
+            self_connect_possible,
             ports,
-            engine: engine(&opts, !sources.is_empty(), in_range)?,
+            engine: engine(&opts, !sources.is_empty(), self_connect_possible)?,
             sources,
             options,
             cpus,
@@ -334,10 +335,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_port_the_kernel_may_pick_can_meet_itself() {
-        let plan = Plan::new(Opts::default(), &MACHINE).expect("valid");
-        assert!(!plan.self_connect_possible);
-        let opts = opts(|o| o.target = "127.0.0.1:40000".parse().expect("a target"));
-        assert!(Plan::new(opts, &MACHINE).expect("valid").self_connect_possible);
+    fn only_who_may_get_both_port_and_address_of_the_target_can_meet_itself() {
+        let possible = |target: &str, sources: Option<&str>, ports: Option<&str>| {
+            let opts = opts(|o| {
+                o.target = target.parse().expect("a target");
+                o.sources = sources.map(|sources| sources.parse().expect("sources"));
+                o.source_ports = ports.map(|ports| ports.parse().expect("ports"));
+            });
+            Plan::new(opts, &MACHINE).expect("valid").self_connect_possible
+        };
+        assert!(!possible("127.0.0.1:9700", None, None), "below the range");
+        assert!(possible("127.0.0.1:40000", None, None));
+        assert!(possible("localhost:40000", None, None), "another look may find another address");
+        assert!(!possible("127.0.0.1:40000", None, Some("50000-50009")), "the range is each socket's own");
+        assert!(!possible("127.0.0.1:40000", Some("127.0.0.2,127.0.0.3"), None), "none of these");
+        assert!(possible("127.0.0.2:40000", Some("127.0.0.2,127.0.0.3"), None));
+        assert!(!possible("192.0.2.1:40000", None, None), "nobody here has that address");
     }
 }

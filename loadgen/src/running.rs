@@ -17,7 +17,7 @@ use crate::counts::Counts;
 use crate::epoll::Epoll;
 use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
-use crate::opts::{Scheduling, Shard};
+use crate::opts::Shard;
 use crate::plan::{Plan, share};
 use crate::reactor::Reactor;
 use crate::snapshot::{PhaseCounts, Snapshot};
@@ -104,23 +104,14 @@ impl Place {
         let Self { gate, shared, counts, index } = self;
         std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let origin = gate.wait();
-            let result = settle_in(&shared.plan, index).and_then(|()| worker.run(origin, &counts));
+            let plan = &shared.plan;
+            let settled = plan.opts.scheduling.settle(plan.cpus[index]);
+            let result = settled.and_then(|()| worker.run(origin, &counts));
             *shared.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
             shared.done.notify_all();
             result
         })
     }
-}
-
-/// Gives the calling thread the CPU and the scheduling policy of worker `index`.
-fn settle_in(plan: &Plan, index: usize) -> io::Result<()> {
-    if let Some(cpu) = plan.cpus[index] {
-        kernel::process::pin_to_cpu(cpu)?;
-    }
-    if plan.opts.scheduling == Scheduling::Batch {
-        kernel::process::schedule_as_batch()?;
-    }
-    Ok(())
 }
 
 impl Generator {

@@ -14,7 +14,7 @@ use rustix::net::{SocketFlags, accept_with};
 use crate::children::{self, Children};
 use crate::connection::{Connection, End, Fate, Manners, accepted_at};
 use crate::listener::Listener;
-use crate::opts::{Batch, Engine, Handler, Opts, Stall};
+use crate::opts::{Batch, Engine, Handler, Opts, Scheduling, Stall};
 use crate::service::{Service, sleep_until, wait_readable};
 use crate::tally::{DeskOf, ERRNOS, Tally};
 use crate::{blocking, epoll, tokio as tokio_engines, uring};
@@ -38,6 +38,7 @@ pub(crate) struct Acceptor {
     children: Option<Children>,
     batch: Batch,
     engine: Engine,
+    scheduling: Scheduling,
     cpu: Option<usize>,
 }
 
@@ -87,6 +88,7 @@ impl Acceptor {
             children: (opts.handler == Handler::Fork).then(|| Children::new(opts.max_children)),
             batch: opts.accept_batch,
             engine: opts.engine,
+            scheduling: opts.scheduling,
             cpu,
         }
     }
@@ -95,9 +97,7 @@ impl Acceptor {
     /// has ended. In a thread or process of its own.
     pub(crate) fn run(mut self) -> io::Result<()> {
         kernel::process::set_timer_slack_min();
-        if let Some(cpu) = self.cpu {
-            kernel::process::pin_to_cpu(cpu)?;
-        }
+        self.scheduling.settle(self.cpu)?;
         let engine = match self.engine {
             Engine::Epoll => epoll::run_level,
             Engine::EpollEdge => epoll::run_edge,
@@ -124,6 +124,11 @@ impl Acceptor {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.desk.tally
+    }
+
+    /// The policy its thread is to be scheduled by.
+    pub(crate) fn scheduling(&self) -> Scheduling {
+        self.scheduling
     }
 
     /// The CPU its thread is to be pinned to.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use telemetry::units::{ParseUnitError, Span};
 
 pub use places::Addresses;
-pub use telemetry::Cpus;
+pub use telemetry::{Cpus, Scheduling};
 pub use timing::{AcceptDelay, Retire, Stall};
 
 /// Everything the server can be asked for. Field names are the kebab-case keys of `[server]` in an
@@ -53,6 +53,10 @@ pub struct Opts {
     /// CPUs that acceptors are pinned to: off, auto (one each, round and round) or a list (0,2-3).
     #[arg(long, env = "ACCEPTBENCH_SERVER_CPUS", value_name = "CPUS", default_value_t = Opts::default().cpus)]
     pub cpus: Cpus,
+    /// The acceptors' scheduling policy: normal, or batch (`SCHED_BATCH`: an acceptor that wakes up does not interrupt who
+    /// runs, and so takes more connections at a time).
+    #[arg(long, env = "ACCEPTBENCH_SERVER_SCHEDULING", value_name = "POLICY", default_value_t = Opts::default().scheduling)]
+    pub scheduling: Scheduling,
     /// Who deals with an accepted connection: the acceptor itself (inline), or a child process forked for it (fork).
     #[arg(long, env = "ACCEPTBENCH_SERVER_HANDLER", value_name = "WHO", default_value_t = Opts::default().handler)]
     pub handler: Handler,
@@ -127,6 +131,7 @@ impl Default for Opts {
             engine: Engine::Epoll,
             accept_batch: Batch::All,
             cpus: Cpus::Off,
+            scheduling: Scheduling::Normal,
             handler: Handler::Inline,
             max_children: const { NonZeroU32::new(64).unwrap() },
             on_accept: OnAccept::Greet,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use kernel::process::{monotonic_ns, pin_to_cpu, set_timer_slack_min};
+use kernel::process::{monotonic_ns, set_timer_slack_min};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::runtime::{Builder, Runtime};
@@ -68,15 +68,15 @@ pub(crate) fn run_together(mut acceptors: Vec<Acceptor>) -> io::Result<()> {
 /// A runtime with a worker thread per acceptor, each pinned where an acceptor would be. Which acceptor runs where is the
 /// scheduler's business.
 fn runtime_for(acceptors: &[Acceptor]) -> io::Result<Runtime> {
-    let cpus: Vec<usize> = acceptors.iter().filter_map(Acceptor::cpu).collect();
+    let settings: Vec<_> = acceptors.iter().map(|acceptor| (acceptor.scheduling(), acceptor.cpu())).collect();
     let started = AtomicUsize::new(0);
     let on_start = move || {
         set_timer_slack_min();
         let number = started.fetch_add(1, Ordering::Relaxed);
-        if let Some(cpu) = cpus.get(number % cpus.len().max(1)).copied()
-            && let Err(error) = pin_to_cpu(cpu)
+        if let Some((scheduling, cpu)) = settings.get(number % settings.len().max(1)).copied()
+            && let Err(error) = scheduling.settle(cpu)
         {
-            tracing::error!(%error, cpu, "a worker thread of tokio is not pinned");
+            tracing::error!(%error, %scheduling, cpu, "a worker thread of tokio is not scheduled as asked");
         }
     };
     Builder::new_multi_thread()

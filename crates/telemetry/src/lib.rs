@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod listeners;
 pub mod log;
 pub mod namespace;
+mod scheduling;
 pub mod standard;
 pub mod stop;
 pub mod string_serde;
@@ -25,5 +26,6 @@ pub mod units;
 mod warning;
 
 pub use cpus::Cpus;
+pub use scheduling::Scheduling;
 pub use stop::Stop;
 pub use warning::Warning;

@@ -17,6 +17,8 @@ pub struct Facts {
     pub ports_per_source: Option<u64>,
     /// Source addresses this generator takes in turn; 1 when the kernel chooses.
     pub sources: u64,
+    /// May connect(2) choose the target's port for the client's own? It is in the range and not reserved.
+    pub target_chosen: bool,
     /// Sockets towards the target's port that are in `TIME_WAIT` now.
     pub leftover: u64,
     /// Is the target, or every source, a loopback address? A target of this host's with another address is not, although
@@ -52,6 +54,7 @@ impl Default for Facts {
             nofile: 20_000,
             ports_per_source: Some(28_232),
             sources: 1,
+            target_chosen: false,
             leftover: 0,
             loopback: false,
             reuse: Reuse::Loopback,
@@ -75,10 +78,13 @@ impl Facts {
     ) -> Self {
         let usual = Self::default();
         let reserved = sysctl::read("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+        let chosen = |port| ports.is_none_or(|ports| (ports.low..=ports.high).contains(&port));
+        let port = PortRange { low: target.port(), high: target.port() };
         Self {
             nofile,
             ports_per_source: ports.map(|ports| ports.count().saturating_sub(reserved_within(&reserved, ports))),
             sources: sources_of_shard(sources.len(), shard),
+            target_chosen: chosen(target.port()) && reserved_within(&reserved, port) == 0,
             leftover: leftover(target.port()),
             loopback: is_loopback(target.ip()) || (!sources.is_empty() && sources.iter().copied().all(is_loopback)),
             reuse: match sysctl::number("net.ipv4.tcp_tw_reuse") {

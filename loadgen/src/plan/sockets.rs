@@ -1,16 +1,19 @@
 //! What the sockets of a load are like: the options each is given, its range of ports, and the engine that drives it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use kernel::socket_option::SocketOption;
+use rustix::io::Errno;
+use rustix::net::bind;
 use telemetry::Warning;
 
 use super::{Machine, Plan, PlanError};
 use crate::opts::{ArrivalKind, Close, Engine, Opts, PortRange, Sockets};
 use crate::reactor::MOST_SLOTS;
 use crate::uring::Ring;
-use crate::{sources, uring};
+use crate::{attempt, sources, uring};
 
 /// The range of ports each socket is given: the one asked for, or the whole of the kernel's where ports stay in use after
 /// an attempt, since the search in a range of one's own does not slow down at its half.
@@ -88,6 +91,17 @@ impl Plan {
 /// Part `index` of `total` in `parts` parts that add up.
 pub(crate) fn share(total: usize, index: usize, parts: usize) -> usize {
     (total / parts + usize::from(index < total % parts)).max(1)
+}
+
+/// May a socket come to have the target's address for its own, so that, given the same port, it meets itself? It must be
+/// one of its sources, or of this namespace. What another look at a name's addresses will find is not known yet.
+pub(super) fn may_have_the_address(opts: &Opts, target: SocketAddr, sources: &[IpAddr]) -> bool {
+    let by_name = opts.target.as_str().parse::<SocketAddr>().is_err();
+    let is_ours = || match attempt::open(target).map(|socket| bind(&socket, &SocketAddr::new(target.ip(), 0))) {
+        Ok(bound) => bound != Err(Errno::ADDRNOTAVAIL),
+        Err(_) => true,
+    };
+    by_name || if sources.is_empty() { is_ours() } else { sources.contains(&target.ip()) }
 }
 
 /// The engine that can do what is asked here.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use loadgen::opts::{ArrivalKind, Expectation, Spin};
 use proptest::option;
 use proptest::prelude::*;
-use server::opts::{AcceptDelay, Batch, Cpus, Engine, Handler, OnAccept, Relisten, Retire, Reuseport, Stall, Workers};
+use server::opts::{
+    AcceptDelay, Batch, Cpus, Engine, Handler, OnAccept, Relisten, Retire, Reuseport, Scheduling, Stall, Workers,
+};
 use telemetry::units::{Rate, Span};
 
 use super::*;
@@ -68,14 +70,14 @@ fn server_opts() -> impl Strategy<Value = server::Opts> {
         any_of::<Engine>(),
         any_of::<Handler>(),
         option::of(1_u32..99),
-        cpus(),
+        (cpus(), any_of::<Scheduling>()),
         1_u32..999,
     );
     let what = (any_of::<OnAccept>(), any_of::<server::opts::Close>(), span(), delay());
     let listener = (1..u16::MAX - 3, any::<bool>(), 0..=i32::MAX, any::<(bool, bool, u16)>(), span());
     let when = (any_of::<Relisten>(), option::of((span(), option::of(span()))), option::of((0..9_u32, span())));
     (who, what, listener, when, 1_u32..1024, any::<u64>()).prop_map(|(who, what, listener, when, acceptors, seed)| {
-        let (workers, reuseport, engine, handler, batch, cpus, children) = who;
+        let (workers, reuseport, engine, handler, batch, (cpus, scheduling), children) = who;
         let (on_accept, close, hold, accept_delay) = what;
         let (port, v6, backlog, (reuseaddr, v6only, fastopen), defer_accept) = listener;
         let (relisten, stall, retire) = when;
@@ -89,6 +91,7 @@ fn server_opts() -> impl Strategy<Value = server::Opts> {
             engine,
             accept_batch: batch.and_then(NonZeroU32::new).map_or(Batch::All, Batch::AtMost),
             cpus,
+            scheduling,
             handler,
             max_children: NonZeroU32::new(children).expect("1 or more"),
             on_accept,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use server::opts::{Cpus, Handler, Opts, Reuseport, Workers};
+use server::opts::{Cpus, Handler, Opts, Reuseport, Scheduling, Workers};
 use server::{ListenerCounts, ListenerOptions, Snapshot};
 
 /// Columns of a line.
@@ -239,6 +239,9 @@ fn acceptors(books: &Snapshot, allowed: &[usize]) -> String {
     };
     // The first acceptors take the first of them.
     facts.extend(cpus.map(|cpus| format!("CPUs {}", set(&cpus[..cpus.len().min(count)]))));
+    if opts.scheduling == Scheduling::Batch {
+        facts.push("SCHED_BATCH".to_owned());
+    }
     if opts.handler == Handler::Fork {
         facts.push(format!("a child per connection (at most {} each)", opts.max_children));
     }

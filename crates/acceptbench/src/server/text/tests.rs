@@ -53,7 +53,7 @@ fn listeners_alike_are_one_line_and_what_the_kernel_changed_is_said() {
     opts.acceptors = 4.try_into().unwrap();
     opts.workers = Workers::Processes;
     opts.reuseport = Reuseport::IncomingCpu;
-    opts.cpus = Cpus::Auto;
+    (opts.cpus, opts.scheduling) = (Cpus::Auto, Scheduling::Batch);
     opts.handler = Handler::Fork;
     (opts.defer_accept, opts.fastopen) = ("10s".parse().unwrap(), 16);
     let mut listeners = Vec::new();
@@ -82,7 +82,7 @@ listening on 127.0.0.1:9800  backlog 4096, queue limit 128 (holds 129),
   defer-accept 15 s (asked for 10 s), fastopen 16,
   without effect: tcp_fastopen 1 lacks 0x2
 4 acceptors: processes 1231 1232 1233 1234, engine epoll-edge, CPUs 0-3,
-  a child per connection (at most 64 each)"
+  SCHED_BATCH, a child per connection (at most 64 each)"
     );
 }
 
