@@ -146,7 +146,7 @@ house_rules() {
     # A path into the library, not a call of the engine's module in server/src/tokio.rs.
     only '\btokio::(\{|[a-z_]+::|(join|pin|select|spawn|try_join)!|spawn\(|(main|test)\])' \
         'crates/telemetry/src/admin*' server/src/tokio.rs
-    only '\bclap::' '*/opts.rs' 'crates/acceptbench/src/cli*' crates/telemetry/src/log.rs
+    only '\bclap::' '*/opts.rs' 'crates/acceptbench/src/cli*' crates/telemetry/src/{log,scheduling}.rs
     only '\bsocket2::' 'server/*' 'loadgen/*' 'crates/kernel/*' 'crates/probe/*'
     only '\brayon::' 'crates/study/*'
     # The raw client of the peers bench must not share the generator's code, so it has a ring of its own.
