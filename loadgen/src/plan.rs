@@ -350,6 +350,7 @@ mod tests {
         assert!(!possible("127.0.0.1:40000", None, Some("50000-50009")), "the range is each socket's own");
         assert!(!possible("127.0.0.1:40000", Some("127.0.0.2,127.0.0.3"), None), "none of these");
         assert!(possible("127.0.0.2:40000", Some("127.0.0.2,127.0.0.3"), None));
+        assert!(possible("0.0.0.0:40000", Some("127.0.0.2"), None), "that is 127.0.0.2, too");
         assert!(!possible("192.0.2.1:40000", None, None), "nobody here has that address");
     }
 }

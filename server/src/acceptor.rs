@@ -126,14 +126,9 @@ impl Acceptor {
         &self.desk.tally
     }
 
-    /// The policy its thread is to be scheduled by.
-    pub(crate) fn scheduling(&self) -> Scheduling {
-        self.scheduling
-    }
-
-    /// The CPU its thread is to be pinned to.
-    pub(crate) fn cpu(&self) -> Option<usize> {
-        self.cpu
+    /// The policy by which its thread is scheduled, and its CPU.
+    pub(crate) fn place(&self) -> (Scheduling, Option<usize>) {
+        (self.scheduling, self.cpu)
     }
 
     /// Is there any service time?

@@ -68,7 +68,7 @@ pub(crate) fn run_together(mut acceptors: Vec<Acceptor>) -> io::Result<()> {
 /// A runtime with a worker thread per acceptor, each pinned where an acceptor would be. Which acceptor runs where is the
 /// scheduler's business.
 fn runtime_for(acceptors: &[Acceptor]) -> io::Result<Runtime> {
-    let settings: Vec<_> = acceptors.iter().map(|acceptor| (acceptor.scheduling(), acceptor.cpu())).collect();
+    let settings: Vec<_> = acceptors.iter().map(Acceptor::place).collect();
     let started = AtomicUsize::new(0);
     let on_start = move || {
         set_timer_slack_min();

@@ -33,7 +33,7 @@ const NETWORK: (IpAddr, u8) = (IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 64, 0
 /// Length of a window whose latency is shown.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Makes a namespace for the server, joins it to this one by a veth pair, and leaves the thread in this one.
+/// Makes a namespace each for client and server, joins them by a veth pair, and leaves the thread in the client's.
 fn two_namespaces() -> NetNs {
     // A table of its own for what it is connected to, and large: in the host's, which others share, a million sockets in
     // TIME_WAIT are a chain of five or more in each bucket, and every connect(2) and packet walks one.

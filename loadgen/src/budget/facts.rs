@@ -78,14 +78,14 @@ impl Facts {
     ) -> Self {
         let usual = Self::default();
         let reserved = sysctl::read("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
-        let chosen = |port| ports.is_none_or(|ports| (ports.low..=ports.high).contains(&port));
-        let port = PortRange { low: target.port(), high: target.port() };
+        let port = target.port();
+        let in_range = ports.is_none_or(|ports| (ports.low..=ports.high).contains(&port));
         Self {
             nofile,
             ports_per_source: ports.map(|ports| ports.count().saturating_sub(reserved_within(&reserved, ports))),
             sources: sources_of_shard(sources.len(), shard),
-            target_chosen: chosen(target.port()) && reserved_within(&reserved, port) == 0,
-            leftover: leftover(target.port()),
+            target_chosen: in_range && reserved_within(&reserved, PortRange { low: port, high: port }) == 0,
+            leftover: leftover(port),
             loopback: is_loopback(target.ip()) || (!sources.is_empty() && sources.iter().copied().all(is_loopback)),
             reuse: match sysctl::number("net.ipv4.tcp_tw_reuse") {
                 Some(0) => Reuse::Never,

@@ -94,14 +94,17 @@ pub(crate) fn share(total: usize, index: usize, parts: usize) -> usize {
 }
 
 /// May a socket come to have the target's address for its own, so that, given the same port, it meets itself? It must be
-/// one of its sources, or of this namespace. What another look at a name's addresses will find is not known yet.
+/// one of its sources, or of this namespace. What another look at a name's addresses will find is not known yet, and the
+/// unspecified address is whichever the source is (`net/ipv4/route.c`, `ip_route_output_key_hash_rcu`).
 pub(super) fn may_have_the_address(opts: &Opts, target: SocketAddr, sources: &[IpAddr]) -> bool {
     let by_name = opts.target.as_str().parse::<SocketAddr>().is_err();
     let is_ours = || match attempt::open(target).map(|socket| bind(&socket, &SocketAddr::new(target.ip(), 0))) {
         Ok(bound) => bound != Err(Errno::ADDRNOTAVAIL),
         Err(_) => true,
     };
-    by_name || if sources.is_empty() { is_ours() } else { sources.contains(&target.ip()) }
+    by_name
+        || target.ip().is_unspecified()
+        || if sources.is_empty() { is_ours() } else { sources.contains(&target.ip()) }
 }
 
 /// The engine that can do what is asked here.

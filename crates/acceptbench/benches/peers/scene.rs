@@ -25,8 +25,8 @@ use crate::child::{Ended, OWN, Process, Running, within};
 pub(crate) const ADDRESS: &str = "127.0.0.1:9700";
 const PORT: u16 = 9700;
 
-/// What every scene sets. As many ports as there are above the server's, so that no
-/// socket can meet itself, queues that nobody fills, and no memory of earlier peers.
+/// What every scene sets. As many ports as there are above the server's, so that no socket can meet itself, queues that nobody
+/// fills, and no memory of earlier peers.
 const SYSCTLS: [(&str, &str); 4] = [
     ("net.core.somaxconn", "65535"),
     ("net.ipv4.tcp_max_syn_backlog", "65535"),
