@@ -158,7 +158,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             }
             self.arrivals.next();
             let phase = u8::from(offset >= self.plan.opts.warm_up.as_ns());
-            self.issue(planned, phase, counts);
+            self.issue(Some(planned), phase, counts);
         }
         Some(0)
     }
@@ -166,9 +166,9 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     /// In a closed loop: issues as many as may be in flight, and returns the instant of the end (ns), unless it has come.
     /// Each is planned for when it is issued.
     fn issue_free(&mut self, until: u64, counts: &Counts) -> Option<u64> {
+        let end = self.origin.saturating_add(until);
+        let mut now = monotonic_ns();
         for _ in 0..ISSUE_AT_ONCE {
-            let now = monotonic_ns();
-            let end = self.origin.saturating_add(until);
             if self.stop.is_requested() || now >= end {
                 return None;
             }
@@ -179,21 +179,23 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 return Some(end);
             }
             let phase = u8::from(now - self.origin >= self.plan.opts.warm_up.as_ns());
-            self.issue(now, phase, counts);
+            now = self.issue(None, phase, counts).unwrap_or_else(monotonic_ns);
         }
         Some(0)
     }
 
-    fn issue(&mut self, planned: u64, phase: u8, counts: &Counts) {
+    /// Issues an arrival that was planned for this instant, or for when it is issued. Returns when that was.
+    fn issue(&mut self, planned: Option<u64>, phase: u8, counts: &Counts) -> Option<u64> {
         let tally = &counts.phases[usize::from(phase)];
         tally.planned.add(1);
         if self.attempts.len() >= self.share.open {
             tally.conclude(Verdict::Shed);
-            return;
+            return None;
         }
         let token = self.attempts.reserve();
         match self.reactor.open(token, self.aim.address(), self.sources.next()) {
             Ok(issued) => {
+                let planned = planned.unwrap_or(issued);
                 tally.lag.record(issued.saturating_sub(planned));
                 tally.issued.add(1);
                 counts.connecting.add(1);
@@ -202,15 +204,18 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 if self.reactor.is_tied(token) {
                     self.quick.push(issued + self.tick * 3 / 4, token);
                 }
+                Some(issued)
             }
             Err(failed) => {
                 self.attempts.release(token);
                 if failed.called {
-                    tally.lag.record(monotonic_ns().saturating_sub(planned));
+                    let lag = planned.map_or(0, |planned| monotonic_ns().saturating_sub(planned));
+                    tally.lag.record(lag);
                     tally.issued.add(1);
                     tally.before_syn.add(1);
                 }
                 tally.fail(attempt::verdict_of(failed.errno), failed.errno);
+                None
             }
         }
     }

@@ -74,10 +74,14 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     /// Counts an attempt that ends its connection right after its last ACK. With confirm reply it has been counted: its data
     /// came first.
     fn note_abrupt(&self, token: Token, counts: &Counts) {
-        if let Some(attempt) = self.attempts.get(token)
-            && self.plan.opts.confirm != Confirm::Reply
-            && monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS
-        {
+        let Some(attempt) = self.attempts.get(token) else { return };
+        let at_once = match self.plan.opts.confirm {
+            Confirm::Reply => false,
+            // Nothing is waited for: this is the instant at which it was established.
+            Confirm::None if attempt.stage == Stage::Confirming => true,
+            Confirm::None | Confirm::Greeting => monotonic_ns().saturating_sub(attempt.established) < ABRUPT_NS,
+        };
+        if at_once {
             counts.of(attempt).abrupt.add(1);
         }
     }
