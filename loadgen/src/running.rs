@@ -13,11 +13,12 @@ use telemetry::namespace::{Detail, NamespaceReader};
 use thiserror::Error;
 
 use crate::arrivals::{Arrivals, rate_at};
+use crate::budget::RESERVED_FDS;
 use crate::counts::Counts;
 use crate::epoll::Epoll;
 use crate::half_open::{HalfOpen, HalfOpenError};
 use crate::judgement;
-use crate::opts::Shard;
+use crate::opts::{Engine, Shard};
 use crate::plan::{Plan, share};
 use crate::reactor::Reactor;
 use crate::snapshot::{PhaseCounts, Snapshot};
@@ -25,6 +26,9 @@ use crate::sources::Sources;
 use crate::target::{self, Aim, TargetAddress};
 use crate::uring::Uring;
 use crate::worker::{Share, Worker};
+
+/// Descriptors that room is made for at most: 8 MiB of the kernel's memory.
+const MOST_ROOM: u64 = 1 << 20;
 
 /// Why a generator could not start.
 #[derive(Debug, Error)]
@@ -123,6 +127,11 @@ impl Generator {
     pub fn prepare(mut plan: Plan) -> Result<Self, StartError> {
         let what = "io_uring, whose rings are locked memory (raise ulimit -l, lower workers, or use engine epoll)";
         let mut rings = plan.rings().map_err(|source| StartError { what, source })?.into_iter();
+        if plan.engine == Engine::Epoll {
+            let most = plan.budget.in_flight.saturating_add(plan.budget.held).saturating_add(RESERVED_FDS);
+            // Without it the load begins all the same, and some attempts of its beginning are late.
+            let _ = kernel::process::make_room_for_descriptors(most.min(MOST_ROOM));
+        }
         let plan = Arc::new(plan);
         let (stop, gone) = (Stop::new(), Stop::new());
         let target = Arc::new(TargetAddress::new(plan.target));

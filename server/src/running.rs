@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kernel::netstat::NetstatReader;
+use kernel::process::{MANY_DESCRIPTORS, make_room_for_descriptors};
 use kernel::shared::Shared as SharedMemory;
 use kernel::sysctl;
 use telemetry::Stop;
@@ -124,6 +125,9 @@ impl Server {
         let bells = Bells::new(to_retire).map_err(starting("an eventfd"))?;
         let staff = match opts.workers {
             Workers::Threads => {
+                // A process of one thread does not wait for the table of its descriptors to grow. Without it a thread
+                // begins all the same, and pauses now and then on the way to many open connections.
+                let _ = make_room_for_descriptors(MANY_DESCRIPTORS);
                 let hands = (0..acceptors)
                     .map(|index| {
                         let own = plan.listeners_of(index).iter().map(|l| Arc::clone(&listeners[*l])).collect();

@@ -25,6 +25,9 @@ use show::Show;
 /// How often the end is looked for.
 const POLL: Duration = Duration::from_millis(20);
 
+/// From the moment everything is ready to the first planned arrival.
+const SOON_NS: u64 = 1_000_000;
+
 /// Generates until the duration is over or a signal comes.
 pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
     let stop = interrupt::watch()?;
@@ -33,11 +36,12 @@ pub(crate) fn generate(args: LoadgenArgs) -> Result<End, Failure> {
     let settings = settings(plan.opts());
     let mut show = Show::new(args.json);
     show.plan(&plan);
-    let origin = origin(plan.opts().start_at)?;
+    let start_at = plan.opts().start_at.map(instant).transpose()?;
     let generator = Generator::prepare(plan).map_err(Failure::requirement)?;
     let admin = start_admin(args.admin, settings, generator.observer())?;
     show.start(&generator.observer(), admin.as_ref().map(Admin::local_addr));
-    generator.begin(origin);
+    // Only now: what it took to get here is nobody's lag.
+    generator.begin(start_at.unwrap_or_else(|| process::monotonic_ns() + SOON_NS));
     wait(&generator, &stop, &mut show);
     let books = generator.finish(Detail::Full).map_err(Failure::requirement)?;
     if let Some(admin) = admin {
@@ -63,12 +67,10 @@ fn wait(generator: &Generator, stop: &Stop, show: &mut Show) {
     }
 }
 
-/// The start on `CLOCK_MONOTONIC`, ns: the instant asked for, or now.
-fn origin(start_at: Option<StartAt>) -> Result<u64, Failure> {
-    let now = process::monotonic_ns();
-    let Some(start_at) = start_at else { return Ok(now + 1_000_000) };
+/// The start that was asked for, on `CLOCK_MONOTONIC`, ns.
+fn instant(start_at: StartAt) -> Result<u64, Failure> {
     match start_at.realtime_ns().checked_sub(process::realtime_ns()) {
-        Some(ahead) => Ok(now + ahead),
+        Some(ahead) => Ok(process::monotonic_ns() + ahead),
         None => Err(Failure::flag(format!("start-at {start_at} is past; name an instant that is still to come"))),
     }
 }

@@ -23,6 +23,24 @@ fn the_soft_limit_reaches_the_hard_one() {
 }
 
 #[test]
+fn room_is_made_for_as_many_descriptors_as_the_limit_allows() {
+    let status = || std::fs::read_to_string("/proc/self/status").unwrap();
+    let size = || status().lines().find_map(|line| line.strip_prefix("FDSize:")?.trim().parse::<u64>().ok()).unwrap();
+    let limit = raise_nofile().unwrap().soft;
+    let wanted = limit.min(5000);
+    make_room_for_descriptors(wanted).unwrap();
+    assert!(size() >= wanted, "{} for {wanted}", size());
+    let highest = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 64).unwrap();
+    assert!(u64::try_from(highest.as_raw_fd()).unwrap() < wanted - 1, "what made the room is gone");
+    make_room_for_descriptors(1).unwrap();
+    assert!(size() >= wanted, "it never shrinks");
+    if limit < 1 << 20 {
+        make_room_for_descriptors(u64::MAX).unwrap();
+        assert!(size() >= limit);
+    }
+}
+
+#[test]
 fn a_thread_is_pinned_to_one_allowed_cpu() {
     std::thread::spawn(|| {
         let allowed = allowed_cpus().unwrap();
