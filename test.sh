@@ -207,7 +207,7 @@ compose_stack() {
         reason="neither docker compose nor docker-compose"
     fi
     if [ -z "$reason" ]; then
-        deploy/compose-test.sh
+        DASHBOARDS=$dashboards deploy/compose-test.sh
         if [ "${ACCEPTBENCH_SWARM:-}" = 1 ]; then deploy/swarm/test.sh; else echo "swarm: skipped; ACCEPTBENCH_SWARM=1 runs it"; fi
     elif [ "${ACCEPTBENCH_REQUIRE_DOCKER:-}" = 1 ]; then
         fail "the compose stack is required: $reason"
@@ -255,7 +255,8 @@ section "shipped experiments"
 
 section "dashboards"
 # As the tests built it: by itself it would be built again, with other features of what it shares with the rest.
-"${CARGO_TARGET_DIR:-target}/debug/dashboards" --check
+dashboards=${CARGO_TARGET_DIR:-target}/debug/dashboards
+"$dashboards" --check
 
 section "Prometheus configuration"
 promtool check config deploy/prometheus/*.yml deploy/swarm/prometheus.yml

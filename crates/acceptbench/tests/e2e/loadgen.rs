@@ -58,6 +58,13 @@ fn events(output: &Output) -> Vec<Value> {
     text(&output.stdout).lines().map(parsed).collect()
 }
 
+/// How many descriptors the table of a process has room for.
+fn room(of: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", of.id())).expect("a process");
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    size.and_then(|size| size.trim().parse().ok()).expect("a number")
+}
+
 /// What a run that must end with 2 says of itself: the limits' names, and its words.
 fn bottleneck(output: &Output) -> (Vec<String>, String) {
     let said = text(&output.stderr);
@@ -177,6 +184,25 @@ fn json_is_a_document_a_line_that_agrees_with_the_metrics() {
         assert_eq!(end["command"], json!(["acceptbench", "loadgen", "--duration=4s", "--rate=150.0", "--warm-up=1s"]));
         assert_eq!(end["exit"]["code"].as_i64(), output.status.code().map(i64::from));
         assert!(text(&output.stderr).contains("planned 600  issued "), "the words went to stderr");
+    });
+}
+
+/// A table that grows under load stops whoever opens the next descriptor for 10 ms and more.
+#[test]
+fn both_ends_have_room_for_their_descriptors_before_the_load() {
+    let _machine = part_of_the_machine();
+    in_namespaces("loadgen::both_ends_have_room_for_their_descriptors_before_the_load", Own::Network, || {
+        let server = Server::start(&[]);
+        let limit = kernel::process::raise_nofile().expect("a limit").soft;
+        assert!(room(&server.0) >= limit.min(65_536), "{}", room(&server.0));
+        let load = ["--json", "--admin", "off", "--rate", "100", "--deadline", "30s", "--duration", "500ms"];
+        let mut child = loadgen(&load).spawn().expect("the built program starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
+        assert_eq!(parsed(&line)["event"], "start");
+        // 3000 in flight if nobody answers, and the program's own.
+        assert!(room(&child) >= limit.min(3000), "{}", room(&child));
+        assert!(child.wait().expect("a child").success());
     });
 }
 

@@ -30,7 +30,7 @@ fn room_is_made_for_as_many_descriptors_as_the_limit_allows() {
     let wanted = limit.min(5000);
     make_room_for_descriptors(wanted).unwrap();
     assert!(size() >= wanted, "{} for {wanted}", size());
-    let highest = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 64).unwrap();
+    let highest = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 64).unwrap();
     assert!(u64::try_from(highest.as_raw_fd()).unwrap() < wanted - 1, "what made the room is gone");
     make_room_for_descriptors(1).unwrap();
     assert!(size() >= wanted, "it never shrinks");
