@@ -109,6 +109,11 @@ impl Server {
         let opts = plan.opts();
         let cpus = opening::cpus(opts)?;
         opening::check_engine(opts.engine)?;
+        if opts.workers == Workers::Threads {
+            // A process of one thread does not wait for the table of its descriptors to grow. Without room threads accept
+            // all the same, and pause now and then on the way to many open connections.
+            let _ = make_room_for_descriptors(MANY_DESCRIPTORS);
+        }
         // Read before the listeners are opened: a change in between is then a change to follow.
         let relisten =
             (opts.relisten == Relisten::OnChange).then(|| relisten::Relisten::new(sysctl::read(SOMAXCONN).ok()));
@@ -125,9 +130,6 @@ impl Server {
         let bells = Bells::new(to_retire).map_err(starting("an eventfd"))?;
         let staff = match opts.workers {
             Workers::Threads => {
-                // A process of one thread does not wait for the table of its descriptors to grow. Without it a thread
-                // begins all the same, and pauses now and then on the way to many open connections.
-                let _ = make_room_for_descriptors(MANY_DESCRIPTORS);
                 let hands = (0..acceptors)
                     .map(|index| {
                         let own = plan.listeners_of(index).iter().map(|l| Arc::clone(&listeners[*l])).collect();
