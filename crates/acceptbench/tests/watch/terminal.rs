@@ -69,8 +69,9 @@ fn a_terminal_gets_a_table_and_is_given_back() {
     private_network("terminal::a_terminal_gets_a_table_and_is_given_back", || {
         let listeners: Vec<OwnedFd> =
             (1..40).map(|n| listen(&format!("127.0.0.1:{}", 8000 + n), 5, Shared::No)).collect();
+        // In the foreground the signal goes to watch alone. Otherwise to its group, too, and a second one ends it at once.
         let watch = format!(
-            "stty cols 80 rows 24; timeout --preserve-status -s INT 1.2 {ACCEPTBENCH} watch --admin off \
+            "stty cols 80 rows 24; timeout --foreground --preserve-status -s INT 1.2 {ACCEPTBENCH} watch --admin off \
                              --interval 200ms --sort address"
         );
         let mut command = Command::new("script");
