@@ -280,7 +280,7 @@ stopped() {
 }
 
 compose config >"$work/config" || fail "compose does not take its own file"
-# The stack is looked at here, not its speed: a minute less to build.
+# The stack is looked at here, not its speed, so it need not take as long to build.
 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_DEBUG=0 deploy/image.sh "$ACCEPTBENCH_IMAGE" >/dev/null
 deploy/debian-prometheus-image.sh "$PROMETHEUS_IMAGE"
 queries=$($DASHBOARDS --list | grep "Overview.*'What binds the accept queue'")
