@@ -170,6 +170,12 @@ house_rules() {
 # How many failed tests are looked at again.
 most_again=3
 
+# Each program of tests is ended after this many seconds, several times what the longest takes: it is not waited with a
+# test that waits for ever, and the others have their turn. (--foreground: Ctrl-C reaches it.)
+longest=900
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${host}_RUNNER=timeout --foreground --kill-after=30 $longest"
+
 # Needs the log of `cargo test --no-fail-fast`: runs what failed there once more.
 failed_again() {
     local log=$1 names name targets target

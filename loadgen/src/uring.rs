@@ -76,6 +76,8 @@ pub(crate) struct Uring {
     plan: Arc<Plan>,
     ring: IoUring,
     stop: OwnedFd,
+    /// Has a stop come that no wait was ended by? It completes once, maybe when the worker looks what has completed.
+    stopped: bool,
     slots: Vec<Slot>,
     /// [`PIECE`] bytes for each slot.
     pieces: Box<[u8]>,
@@ -129,6 +131,7 @@ impl Uring {
         Self {
             ring,
             stop,
+            stopped: false,
             slots: vec![idle; share],
             pieces: vec![0; share * PIECE].into_boxed_slice(),
             target: (plan.target, plan.target.into()),
@@ -245,7 +248,7 @@ impl Reactor for Uring {
 
     fn wait(&mut self, until: Option<u64>) -> io::Result<()> {
         let now = monotonic_ns();
-        let told = !self.untold.is_empty() || !self.ring.completion().is_empty();
+        let told = std::mem::take(&mut self.stopped) || !self.untold.is_empty() || !self.ring.completion().is_empty();
         if told || until.is_some_and(|until| until <= now) {
             let submission = self.ring.submission();
             let idle = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();

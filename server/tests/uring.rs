@@ -285,6 +285,30 @@ fn a_service_time_leaves_the_queue_to_the_kernel() {
     assert_eq!(books.batch.count, 8, "one at a time");
 }
 
+/// The loop looks at what has completed between asking whether it is to stop and waiting: a stop that comes just then must
+/// not be waited for.
+#[test]
+fn a_stop_is_heard_whenever_it_comes() {
+    for wait in 0..600_u32 {
+        let server = start(Engine::IoUring, |opts| opts.accept_delay = "1us".parse().expect("a service time"));
+        let client = connect(server.observer().addresses()[0]);
+        until(&server.observer(), |books| books.accepted() == 1);
+        let again = connect(server.observer().addresses()[0]);
+        let began = monotonic_ns();
+        while monotonic_ns() < began + u64::from(wait) * 100 {
+            std::hint::spin_loop();
+        }
+        server.stop_accepting();
+        if !server.serve_out(LIMIT) {
+            // To drop it would be to wait for its acceptor.
+            std::mem::forget(server);
+            panic!("stopped after {wait} x 100 ns, the acceptor waits on");
+        }
+        server.finish(Detail::Books);
+        drop((client, again));
+    }
+}
+
 /// What has no descriptor stays in the queue: it is asked for again every 10 ms, and served when there is one. In a process
 /// of its own, which has the limit.
 #[test]

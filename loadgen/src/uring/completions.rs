@@ -30,7 +30,11 @@ impl Uring {
                 }
                 return None;
             }
-            Step::End | Step::Stop => return None,
+            Step::Stop => {
+                self.stopped = true;
+                return None;
+            }
+            Step::End => return None,
             // What was linked to a quiet request that failed completes quietly, too.
             Step::Open => self.outstanding -= 1 + reads,
             Step::Say if errno == Some(Errno::CANCELED) => return None,

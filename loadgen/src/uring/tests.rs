@@ -14,6 +14,11 @@ use crate::reactor::tests::{LIMIT, silence, told};
 
 /// An engine whose attempts need no confirmation, and the listener they go to.
 fn engine(backlog: i32, sockets: Sockets) -> Option<(Uring, TcpListener)> {
+    stoppable(&Stop::new(), backlog, sockets)
+}
+
+/// The same, which `stop` wakes up.
+fn stoppable(stop: &Stop, backlog: i32, sockets: Sockets) -> Option<(Uring, TcpListener)> {
     if let Some(needs) = lacks(false) {
         println!("skipped: needs {needs}");
         return None;
@@ -28,7 +33,7 @@ fn engine(backlog: i32, sockets: Sockets) -> Option<(Uring, TcpListener)> {
     let plan = Plan::new(opts, &Machine { ports: Some((1, 1)), ..Machine::read() }).expect("a load");
     assert!(plan.ends_with_the_handshake());
     let ring = Ring::new(4).expect("a ring");
-    let mut uring = Uring::new(Arc::new(plan), 4, ring, Stop::new().eventfd().expect("a descriptor"));
+    let mut uring = Uring::new(Arc::new(plan), 4, ring, stop.eventfd().expect("a descriptor"));
     uring.enter().expect("an engine");
     Some((uring, listener))
 }
@@ -71,6 +76,23 @@ fn an_attempt_ends_with_its_handshake_and_its_slot_lives_on() {
         }
         uring.finish().expect("an end");
     }
+}
+
+/// The worker asks whether it is to stop, looks at a slow attempt, and only then waits.
+#[test]
+fn a_stop_ends_the_next_wait_though_it_was_seen_before() {
+    let stop = Stop::new();
+    let Some((mut uring, listener)) = stoppable(&stop, 0, Sockets::Fresh) else { return };
+    stop.request();
+    begin(&mut uring, &listener, token(1));
+    assert_eq!(uring.look_again(token(1)), Some(Seen::Connected));
+    assert!(uring.stopped, "it has completed, too");
+    let began = monotonic_ns();
+    uring.wait(Some(began + 60_000_000_000)).expect("a wait");
+    let waited = monotonic_ns() - began;
+    assert!(waited < 30_000_000_000, "it waited {waited} ns");
+    uring.close(token(1), true);
+    uring.finish().expect("an end");
 }
 
 #[test]

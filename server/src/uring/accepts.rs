@@ -79,6 +79,11 @@ impl Loop {
             self.reap(acceptor)?;
             self.idle |= self.taken.is_empty();
         }
+        // What was reaped since the loop was begun may have been the one poll that a stop completes: nothing else would end
+        // this wait.
+        if acceptor.desk.is_stopped() {
+            return Ok(());
+        }
         self.wait(self.next_look())
     }
 
