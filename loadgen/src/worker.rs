@@ -120,8 +120,8 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                     return self.reactor.finish();
                 }
             }
-            let wake = self.wake(next);
             let now = monotonic_ns();
+            let wake = self.wake(next, now);
             self.reactor.wait(wake)?;
             self.resent.expire();
             let mut happened = false;
@@ -133,7 +133,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 && wake > now
                 && !happened
             {
-                self.pacer.woke(wake, monotonic_ns());
+                self.pacer.woke(now, wake, monotonic_ns());
             }
         }
     }
@@ -366,8 +366,8 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
     }
 
     /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
-    fn wake(&self, next: Option<u64>) -> Option<u64> {
-        let arrival = next.map(|planned| self.pacer.wake_for(planned));
+    fn wake(&self, next: Option<u64>, now: u64) -> Option<u64> {
+        let arrival = next.map(|planned| self.pacer.wake_for(planned, now));
         let kept = next.is_none() && self.plan.opts.hold.is_zero() && self.held.first().is_some();
         let load = kept.then(|| self.kept_until());
         let queues = [&self.quick, &self.deadlines, &self.held, &self.ending].map(Queue::first);
