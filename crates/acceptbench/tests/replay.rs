@@ -7,6 +7,8 @@
 
 #[path = "replay/burst.rs"]
 mod burst;
+#[path = "replay/elsewhere.rs"]
+mod elsewhere;
 #[path = "replay/input.rs"]
 mod input;
 #[path = "replay/scene.rs"]

@@ -56,6 +56,10 @@ impl Running {
         running
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn ends_well(mut self) {
         kill_process(Pid::from_child(&self.0), Signal::TERM).expect("a child that was not waited for");
         let status = self.0.wait().expect("a child");
