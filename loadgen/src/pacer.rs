@@ -1,63 +1,85 @@
 //! When a worker wakes up for a planned instant: a little early, so that the rest can be spent looking at the clock.
 //!
-//! A wake-up from idle takes 25-45 µs on the machines this was measured on, one after a short sleep or of a busy CPU a few.
-//! Spinning the longer of the two always would cost a core at high rates; not spinning at all makes every start late by it.
-//! So the lateness of wake-ups is followed, that of long sleeps and of short ones apart, and the worker wakes that much
-//! earlier. One that is up sooner than it had to be sleeps once more, a short sleep, rather than spin longer than [`MOST`].
+//! A sleeping thread wakes up late, and how late depends on how long it slept: a CPU that has nothing to do for some ten µs
+//! falls asleep, too. On the machines this was measured on a sleep of 5 µs ends 10 to 15 µs late, one of 30 µs or more 25 to
+//! 60 µs. Spinning the longer of the two always would cost a core at high rates; not spinning at all makes every start late
+//! by it. So the lateness of wake-ups is followed, for each length of sleep apart, and the worker wakes that much earlier.
+//! Where that was too early it sleeps once more, for less, rather than spin longer than [`MOST`].
 
 use crate::opts::Spin;
 
 /// Longest time that `spin auto` spends looking at the clock, ns.
 const MOST: u64 = 25_000;
 
-/// A sleep this long is a long one, ns: a CPU that has been idle for as long may be in a deep sleep of its own.
-const LONG: u64 = 100_000;
-
 /// A wake-up this late was not the timer's doing: the thread had lost its CPU. It says nothing of the next.
 const STOLEN: u64 = 4 * MOST;
 
+/// Sleeps are told apart by length, each class twice as long as the one before: below 8 µs, below 16 µs, up to 262 µs and more.
+const CLASSES: u32 = 7;
+const SHORTEST_BITS: u32 = 13;
+
+/// The class of a sleep of so many ns.
+fn class_of(sleep: u64) -> u32 {
+    (u64::BITS - (sleep >> SHORTEST_BITS).leading_zeros()).min(CLASSES - 1)
+}
+
+/// The longest sleep of a class, ns.
+fn longest(class: u32) -> u64 {
+    if class == CLASSES - 1 { u64::MAX } else { (1 << (SHORTEST_BITS + class)) - 1 }
+}
+
 /// Follows how late wake-ups come.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pacer {
-    /// How long before a planned instant to wake up from a long sleep, and from a short one; ns.
-    long: u64,
-    short: u64,
-    follows: bool,
+pub(crate) enum Pacer {
+    /// How late a sleep of each class ends, ns.
+    Auto([u64; CLASSES as usize]),
+    /// A time that is always spent looking at the clock, ns.
+    Fixed(u64),
 }
 
 impl Pacer {
     pub(crate) fn new(spin: Spin) -> Self {
         match spin {
-            Spin::Auto => Self { long: MOST, short: MOST, follows: true },
-            Spin::For(time) => Self { long: time.as_ns(), short: time.as_ns(), follows: false },
+            Spin::Auto => Self::Auto([MOST; CLASSES as usize]),
+            Spin::For(time) => Self::Fixed(time.as_ns()),
         }
     }
 
-    /// When to wake up, seen from `now`, for what is planned at `planned`; in the past for not sleeping any more. All
+    /// When to wake up, seen from `now`, for what is planned at `planned`; not after `now` for not sleeping any more. All
     /// monotonic ns.
     pub(crate) fn wake_for(&self, planned: u64, now: u64) -> u64 {
-        let (long, short) = (planned.saturating_sub(self.long), planned.saturating_sub(self.short));
-        if !self.follows || short >= now.saturating_add(LONG) {
-            long
-        } else if planned > now.saturating_add(MOST) {
-            short
-        } else {
-            now
+        let late = match self {
+            Self::Auto(late) => late,
+            Self::Fixed(time) => return planned.saturating_sub(*time),
+        };
+        let left = planned.saturating_sub(now);
+        if left <= MOST {
+            return now;
         }
+        // The longest that will probably be over in time.
+        let sleep = (0..CLASSES).rev().zip(late.iter().rev()).find_map(|(class, late)| {
+            let sleep = left.saturating_sub(*late).min(longest(class));
+            (sleep > 0 && class_of(sleep) == class).then_some(sleep)
+        });
+        now + sleep.unwrap_or(left - MOST)
     }
 
     /// The worker began to sleep at `began`, asked to be woken at `asked`, and nothing else woke it before `now`; all
     /// monotonic ns.
     pub(crate) fn woke(&mut self, began: u64, asked: u64, now: u64) {
+        let Self::Auto(lateness) = self else { return };
         let late = now.saturating_sub(asked);
-        if !self.follows || now < asked || late > STOLEN {
+        if now < asked || late > STOLEN {
             return;
         }
-        let is_long = asked.saturating_sub(began) >= LONG;
-        let (ahead, most) = if is_long { (&mut self.long, STOLEN) } else { (&mut self.short, MOST) };
-        // A late start costs more than a spin: up at once, down by an eighth of the way.
-        let late = late.min(most);
-        *ahead = if late > *ahead { late } else { *ahead - (*ahead - late) / 8 };
+        let followed = &mut lateness[class_of(asked.saturating_sub(began)) as usize];
+        // A late start costs more than a spin: up by half of the way, down by an eighth. It settles where about one in five
+        // is later.
+        if late > *followed {
+            *followed += (late - *followed).div_ceil(2);
+        } else {
+            *followed -= (*followed - late) / 8;
+        }
     }
 }
 
@@ -65,14 +87,28 @@ impl Pacer {
 mod tests {
     use super::*;
 
-    /// Longest time before a planned instant that is looked at the clock for.
-    fn spun(pacer: &Pacer, planned: u64) -> u64 {
-        (0..planned)
-            .rev()
-            .step_by(100)
-            .take_while(|now| pacer.wake_for(planned, *now) <= *now)
-            .last()
-            .map_or(0, |now| planned - now)
+    /// Puts a worker to sleep until it looks at the clock for what is planned at `planned`; each sleep lasts as much longer as
+    /// `late` says. Returns when it does, and how often it slept.
+    fn sleep(pacer: &mut Pacer, planned: u64, late: impl Fn(u64) -> u64) -> (u64, u32) {
+        let (mut now, mut sleeps) = (0, 0);
+        loop {
+            let wake = pacer.wake_for(planned, now);
+            if wake <= now || now >= planned {
+                return (now, sleeps);
+            }
+            let up = wake + late(wake - now);
+            pacer.woke(now, wake, up);
+            (now, sleeps) = (up, sleeps + 1);
+        }
+    }
+
+    #[test]
+    fn every_length_has_its_class() {
+        for (ns, class) in [(0, 0), (8_191, 0), (8_192, 1), (16_384, 2), (131_071, 4), (262_143, 5), (262_144, 6)] {
+            assert_eq!(class_of(ns), class, "{ns}");
+        }
+        assert_eq!(class_of(u64::MAX), 6);
+        assert!((0..CLASSES).all(|class| class_of(longest(class)) == class));
     }
 
     #[test]
@@ -83,29 +119,40 @@ mod tests {
             pacer.woke(0, 500_000, 503_000);
         }
         assert!((996_000..=997_000).contains(&pacer.wake_for(1_000_000, 0)), "{pacer:?}");
-        assert_eq!(pacer.wake_for(1_000_000, 950_000), 975_000, "nothing is known of short sleeps");
-        pacer.woke(0, 500_000, 540_000);
-        assert_eq!(pacer.wake_for(1_000_000, 0), 960_000, "up at once");
+        assert_eq!(pacer.wake_for(1_000_000, 900_000), 975_000, "nothing is known of short sleeps");
+        pacer.woke(0, 500_000, 560_000);
+        let followed = pacer.wake_for(1_000_000, 0);
+        assert!((968_000..=969_000).contains(&followed), "up by half of the way: {pacer:?}");
         pacer.woke(0, 500_000, 1_500_000);
         pacer.woke(0, 500_000, 400_000);
-        assert_eq!(pacer.wake_for(1_000_000, 0), 960_000, "neither a stolen CPU nor an early event counts");
+        assert_eq!(pacer.wake_for(1_000_000, 0), followed, "neither a stolen CPU nor an early event counts");
+        assert_eq!(pacer.wake_for(5_000, 10_000), 10_000, "what is due is not slept for");
+    }
+
+    /// A machine on which a sleep of 8 µs and more is four times as late as a shorter one.
+    #[test]
+    fn no_start_is_late_and_none_is_spun_for_longer_than_most() {
+        let mut pacer = Pacer::new(Spin::Auto);
+        let late = |sleep: u64| if sleep < 8_192 { 14_000 } else { 56_000 };
+        for planned in [1_000_000, 200_000, 120_000, 90_000] {
+            for _ in 0..20 {
+                sleep(&mut pacer, planned, late);
+            }
+            let (up, sleeps) = sleep(&mut pacer, planned, late);
+            assert!(
+                (planned - MOST..=planned).contains(&up) && sleeps <= 3,
+                "{planned}: up at {up}, slept {sleeps} times"
+            );
+        }
     }
 
     #[test]
-    fn who_is_up_too_early_sleeps_again_and_spins_no_longer_than_most() {
+    fn who_is_up_too_early_sleeps_again() {
         let mut pacer = Pacer::new(Spin::Auto);
         pacer.woke(0, 500_000, 590_000);
-        assert_eq!(pacer.wake_for(1_000_000, 0), 910_000);
-        assert_eq!(pacer.wake_for(1_000_000, 915_000), 975_000);
-        for _ in 0..100 {
-            pacer.woke(915_000, 975_000, 980_000);
-        }
-        assert!((994_000..=995_000).contains(&pacer.wake_for(1_000_000, 915_000)), "{pacer:?}");
-        assert!((24_000..=25_000).contains(&spun(&pacer, 1_000_000)), "{pacer:?}");
-        pacer.woke(915_000, 975_000, 1_015_000);
-        assert_eq!(pacer.wake_for(1_000_000, 915_000), 975_000, "a short sleep is not that deep");
-        assert!((24_000..=25_000).contains(&spun(&pacer, 1_000_000)), "{pacer:?}");
-        assert_eq!(pacer.wake_for(1_000_000, 0), 910_000, "of long ones nothing new is known");
+        // This time it comes 20 µs late: 70 are left.
+        let (up, sleeps) = sleep(&mut pacer, 1_000_000, |sleep| if sleep > 100_000 { 20_000 } else { 5_000 });
+        assert_eq!((up, sleeps), (980_000, 2), "{pacer:?}");
     }
 
     #[test]
