@@ -47,6 +47,10 @@ pub(crate) struct Epoll {
     events: Vec<(u64, epoll::EventFlags)>,
     /// Events already looked at.
     looked_at: usize,
+    /// A socket for the next attempt, made while there was time, and what it is to connect to.
+    ready: Option<(SocketAddr, OwnedFd)>,
+    /// What the last attempt was to connect to.
+    target: Option<SocketAddr>,
     /// What is known and not told yet.
     untold: VecDeque<(Token, Seen)>,
     /// Who has more to be thrown away.
@@ -68,6 +72,8 @@ impl Epoll {
             slots: Vec::new(),
             events: Vec::with_capacity(EVENTS),
             looked_at: 0,
+            ready: None,
+            target: None,
             untold: VecDeque::new(),
             unfinished: Vec::new(),
             timer: None,
@@ -79,7 +85,7 @@ impl Epoll {
         self.slots.get_mut(token.index()).filter(|slot| slot.is_of(token))
     }
 
-    /// The socket of an attempt that begins: the one in its slot if sockets are reused, or a new one.
+    /// The socket of an attempt that begins: the one in its slot if sockets are reused, the one made ready, or a new one.
     fn take_socket(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<(), NotIssued> {
         let not_called = |errno| NotIssued { errno, called: false };
         let index = token.index();
@@ -89,12 +95,25 @@ impl Epoll {
         let slot = &mut self.slots[index];
         slot.begin(token);
         if slot.socket.is_none() {
-            let socket = attempt::open(target).map_err(not_called)?;
-            prepare(&self.plan, socket.as_fd(), source).map_err(not_called)?;
+            let socket = match self.ready.take() {
+                Some((of, socket)) if of == target => socket,
+                _ => new_socket(&self.plan, target).map_err(not_called)?,
+            };
+            if let Some(number) = source {
+                bind(&socket, &SocketAddr::new(self.plan.sources[number], 0)).map_err(not_called)?;
+            }
             slot.socket = Some(socket);
             slot.watched = false;
         }
         Ok(())
+    }
+
+    /// Makes the socket of the next attempt now that there is time, so that at its instant only connect(2) is left to do. One
+    /// that cannot be had is asked for again then, and its attempt fails as it must.
+    fn make_ready(&mut self) {
+        if let (Some(target), None, Sockets::Fresh) = (self.target, &self.ready, self.plan.opts.sockets) {
+            self.ready = new_socket(&self.plan, target).ok().map(|socket| (target, socket));
+        }
     }
 
     /// Puts the attempt's socket in the set, where everything that happens to it is told.
@@ -182,12 +201,13 @@ impl Epoll {
     }
 }
 
-/// Sets the options of a new socket, and where it comes from.
-fn prepare(plan: &Plan, socket: BorrowedFd<'_>, source: Option<usize>) -> Result<(), Errno> {
+/// A socket with its options set.
+fn new_socket(plan: &Plan, target: SocketAddr) -> Result<OwnedFd, Errno> {
+    let socket = attempt::open(target)?;
     for option in &*plan.options {
-        option.apply(socket).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        option.apply(socket.as_fd()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     }
-    source.map_or(Ok(()), |number| bind(socket, &SocketAddr::new(plan.sources[number], 0)))
+    Ok(socket)
 }
 
 /// Is the handshake over, and well? Changes nothing: an error stays for the event that tells of it.
@@ -202,6 +222,7 @@ impl Reactor for Epoll {
     }
 
     fn open(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<u64, NotIssued> {
+        self.target = Some(target);
         self.take_socket(token, target, source)?;
         let issued = monotonic_ns();
         if let Err(errno) = self.connect(token, target) {
@@ -230,6 +251,9 @@ impl Reactor for Epoll {
         self.events.extend(self.unfinished.drain(..).map(|token| (token.into(), epoll::EventFlags::IN)));
         if self.timer.is_some() {
             return self.wait_by_timer(until);
+        }
+        if until != Some(0) {
+            self.make_ready();
         }
         let left = until.map(|until| Duration::from_nanos(until.saturating_sub(monotonic_ns())));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -315,6 +339,7 @@ impl Reactor for Epoll {
 
     fn finish(&mut self) -> io::Result<()> {
         self.slots.clear();
+        self.ready = None;
         Ok(())
     }
 }
