@@ -147,6 +147,17 @@ pub fn thread_cpu_ns() -> u64 {
     nanoseconds(ClockId::ThreadCPUTime)
 }
 
+/// How long the calling thread was ready to run and had no CPU, ns: the second number of /proc/thread-self/schedstat
+/// (Documentation/scheduler/sched-stats.rst).
+///
+/// # Errors
+/// The file cannot be read (a kernel without `CONFIG_SCHED_INFO`) or is not as documented.
+pub fn thread_run_delay_ns() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let waited = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    waited.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("schedstat is not as documented: {text}")))
+}
+
 /// How often the calling thread has gone to sleep (getrusage(2), `ru_nvcsw`): a system call in which it did not change did
 /// not wait, however long it took.
 pub fn voluntary_switches() -> i64 {

@@ -53,11 +53,6 @@ impl Desk {
         Ok(epoll::add(&self.epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN)?)
     }
 
-    /// Is no request waited for?
-    pub(crate) fn is_idle(&self) -> bool {
-        self.free.len() == self.open.len()
-    }
-
     /// Answers a new connection, now or when its request comes.
     pub(crate) fn admit(&mut self, connection: OwnedFd) -> anyhow::Result<()> {
         if answer(&connection) {

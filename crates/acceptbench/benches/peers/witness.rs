@@ -1,9 +1,10 @@
 //! An independent witness of arrivals: accepts, notes the instant, answers, and says how even it was.
 //!
-//! It shares no code with the load generator or the server. Its thread has a CPU of its own, which the generator may not
-//! use, and asks for connections without a pause: a waking thread would add 25 µs to each stamp, and not the same 25 µs.
-//! What remains is what it does between two stamps: an answer takes it some µs, so two arrivals closer than that are seen
-//! that far apart. On a machine with one CPU it must wait, and says so.
+//! It shares no code with the load generator or the server, and has a CPU of its own, which the generator may not use. It
+//! sleeps between arrivals: one that asks without a pause sees them sooner, but takes the CPU away from the kernel's own
+//! threads, which on a machine with two CPUs disturbs the generator more than waking up blurs the stamps. So each stamp is
+//! late by a wake-up, 25 µs more or less, for every tool alike; two arrivals closer than that may be seen at once. On a
+//! machine with one CPU it shares that.
 //!
 //! `witness rate=R` stamps until SIGTERM; R is the planned rate, which only the Kolmogorov-Smirnov statistic needs.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use kernel::process::{Signal, Signals, allowed_cpus, monotonic_ns, pin_to_cpu};
+use kernel::process::{Signal, Signals, allowed_cpus, monotonic_ns, pin_to_cpu, thread_run_delay_ns};
 use rustix::event::Timespec;
 use serde::{Deserialize, Serialize};
 
@@ -24,33 +25,21 @@ use crate::words::Words;
 /// Stamps for which there is room from the start: growing would pause for a page fault per page, or for a copy.
 const ROOM: usize = 4_000_000;
 
-/// A spinning witness that has not looked for this long was not on its CPU. A turn with an answer takes a tenth of it.
-const AWAY_NS: u64 = 200_000;
-
 /// What the witness has to say.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Statement {
     /// How what arrived was spaced.
     pub(crate) spacing: Spacing,
-    /// The share of the time in which it was not looking: others had its CPU, and its stamps are as late as that.
-    pub(crate) away: f64,
+    /// The share of the time in which it was ready to run and did not: others had its CPU, and its stamps are as late.
+    pub(crate) kept_waiting: f64,
 }
 
 /// What it has seen.
 #[derive(Debug)]
 struct Seen {
     stamps: Vec<u64>,
-    away: f64,
-}
-
-/// How the witness learns of an arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attention {
-    /// It asks again and again, on a CPU of its own.
-    Spins,
-    /// It sleeps until it is woken.
-    Sleeps,
+    kept_waiting: f64,
 }
 
 /// The CPU of the witness, and those that are left to a generator. All of them when there is only one.
@@ -75,11 +64,11 @@ pub(crate) fn witness(words: &[String]) -> anyhow::Result<Statement> {
     let watching = std::thread::spawn(move || watch(&told));
     signals.wait()?;
     stop.store(true, Ordering::Relaxed);
-    let Seen { stamps, away } = watching.join().map_err(|_| anyhow::anyhow!("the witness panicked"))??;
+    let Seen { stamps, kept_waiting } = watching.join().map_err(|_| anyhow::anyhow!("the witness panicked"))??;
     let count = stamps.len();
     let spacing =
         Spacing::of(&stamps, rate).with_context(|| format!("{count} arrivals are too few to say anything"))?;
-    Ok(Statement { spacing, away })
+    Ok(Statement { spacing, kept_waiting })
 }
 
 fn rate(words: &[String]) -> Result<f64, String> {
@@ -91,36 +80,23 @@ fn rate(words: &[String]) -> Result<f64, String> {
 
 /// Stamps what arrives until told to stop.
 fn watch(stop: &AtomicBool) -> anyhow::Result<Seen> {
-    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-    let (cpu, others) = cpus()?;
+    let (cpu, _) = cpus()?;
     pin_to_cpu(cpu)?;
-    let attention = if others.contains(&cpu) { Attention::Sleeps } else { Attention::Spins };
     // Written once, so that every page is there before the first arrival.
     let mut stamps = vec![1u64; ROOM];
     stamps.clear();
     let listener = listener(ADDRESS.parse()?, Share::Alone)?;
     let mut desk = Desk::new()?;
-    if attention == Attention::Sleeps {
-        desk.watch(&listener)?;
-    }
-    let began = monotonic_ns();
-    let (mut last, mut away_ns) = (began, 0);
+    desk.watch(&listener)?;
+    let (began, waited) = (monotonic_ns(), thread_run_delay_ns()?);
     while !stop.load(Ordering::Relaxed) {
         while let Some(connection) = accept(&listener)? {
             stamps.push(monotonic_ns());
             desk.admit(connection)?;
         }
-        match attention {
-            Attention::Sleeps => drop(desk.serve(Some(&LOOK))?),
-            Attention::Spins if desk.is_idle() => {}
-            Attention::Spins => drop(desk.serve(Some(&AT_ONCE))?),
-        }
-        let now = monotonic_ns();
-        if attention == Attention::Spins && now - last > AWAY_NS {
-            away_ns += now - last;
-        }
-        last = now;
+        desk.serve(Some(&LOOK))?;
     }
-    Ok(Seen { stamps, away: away_ns as f64 / (last - began).max(1) as f64 })
+    let kept_waiting = (thread_run_delay_ns()? - waited) as f64 / (monotonic_ns() - began).max(1) as f64;
+    Ok(Seen { stamps, kept_waiting })
 }

@@ -133,3 +133,18 @@ fn epoll_tells_who_is_ready() {
     epoll::add(&set, &ready, epoll::EventData::new_u64(8), epoll::EventFlags::IN).unwrap();
     assert_eq!(epoll_wait(&set, true).unwrap(), [(epoll::EventFlags::IN.bits(), 8)]);
 }
+
+#[test]
+fn a_thread_that_another_keeps_off_its_cpu_waits_for_it() {
+    let cpu = allowed_cpus().expect("CPUs")[0];
+    let spin = move |ms: u64| {
+        pin_to_cpu(cpu).expect("a CPU of its own");
+        let (began, waited) = (monotonic_ns(), thread_run_delay_ns().expect("a wait"));
+        while monotonic_ns() - began < ms * 1_000_000 {}
+        (thread_run_delay_ns().expect("a wait") - waited, monotonic_ns() - began)
+    };
+    let both = [(); 2].map(|()| std::thread::spawn(move || spin(200)));
+    let both = both.map(|thread| thread.join().expect("a wait"));
+    let (waited, took) = both.iter().fold((0, 0), |(waited, took), (w, t)| (waited + w, took + t));
+    assert!((took / 4..=took).contains(&waited), "two threads on one CPU each wait about half of the time: {both:?}");
+}

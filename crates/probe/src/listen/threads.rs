@@ -72,12 +72,11 @@ fn cpus() -> Result<[usize; 2], ProbeError> {
     }
 }
 
-/// How long the calling thread could have run and had no CPU (sched-stats.rst: the second number of schedstat).
+/// How long the calling thread could have run and had no CPU.
 fn waited_for_cpu() -> Result<Duration, ProbeError> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")
-        .map_err(|error| ProbeError::CannotHere(format!("reading schedstat: {error}")))?;
-    let waited = text.split_whitespace().nth(1).and_then(|number| number.parse().ok());
-    waited.map(Duration::from_nanos).ok_or_else(|| ProbeError::Failed("schedstat is not as documented".to_owned()))
+    process::thread_run_delay_ns()
+        .map(Duration::from_nanos)
+        .map_err(|error| ProbeError::CannotHere(format!("reading schedstat: {error}")))
 }
 
 /// Seconds to take every connection from full queues; `None` when something else took the CPUs meanwhile.
