@@ -249,11 +249,11 @@ impl Reactor for Epoll {
         self.looked_at = 0;
         let until = if self.untold.is_empty() && self.unfinished.is_empty() { until } else { Some(0) };
         self.events.extend(self.unfinished.drain(..).map(|token| (token.into(), epoll::EventFlags::IN)));
-        if self.timer.is_some() {
-            return self.wait_by_timer(until);
-        }
         if until != Some(0) {
             self.make_ready();
+        }
+        if self.timer.is_some() {
+            return self.wait_by_timer(until);
         }
         let left = until.map(|until| Duration::from_nanos(until.saturating_sub(monotonic_ns())));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());

@@ -73,8 +73,7 @@ impl Pacer {
             return;
         }
         let followed = &mut lateness[class_of(asked.saturating_sub(began)) as usize];
-        // The mean of the last eight or so. Waking earlier than that would make few starts less late, for more looking at the
-        // clock.
+        // The mean of the last eight or so. Waking earlier than that makes few starts less late, for more looking at the clock.
         *followed = (*followed * 7 + late).div_ceil(8);
     }
 }
