@@ -3,8 +3,8 @@
 //! A sleeping thread wakes up late, and how late depends on how long it slept: a CPU that has nothing to do for some ten µs
 //! falls asleep, too. On the machines this was measured on a sleep of 5 µs ends 10 to 15 µs late, one of 30 µs or more 25 to
 //! 60 µs. Spinning the longer of the two always would cost a core at high rates; not spinning at all makes every start late
-//! by it. So the mean lateness of wake-ups is followed, for each length of sleep apart, and the worker wakes that much earlier.
-//! Where that was too early it sleeps once more, for less, rather than spin longer than [`MOST`].
+//! by it. So the mean lateness of wake-ups is followed, for each length of sleep apart, and the worker wakes that much
+//! earlier. Where that was too early it sleeps once more, for less, rather than spin longer than [`MOST`].
 
 use crate::opts::Spin;
 

@@ -247,7 +247,8 @@ fn fill(table: &mut Table, entries: &[Entry], law: Law, own: impl Fn(&Entry) -> 
 
 /// Says so when the witness could not have its CPU to itself: the figures are then those of the machine.
 fn disturbed(entries: &[Entry]) -> Option<String> {
-    // Waking up on an idle CPU is waiting, too: 1 to 2 % of the time at these rates. Whoever shares it costs several times that.
+    // Waking up on an idle CPU is waiting, too: 1 to 2 % of the time at these rates. One more program on it makes that a
+    // quarter.
     const TOLERABLE: f64 = 0.05;
     let waits: Vec<f64> = entries.iter().flat_map(|entry| &entry.samples).map(|sample| sample.kept_waiting).collect();
     let wait = median(&waits).filter(|wait| *wait > TOLERABLE)?;
