@@ -1,8 +1,6 @@
-//! The engine `epoll`: a system call per step, edge-triggered events, `epoll_pwait2(2)` to the nanosecond.
-//!
-//! Where `epoll_pwait2(2)` is refused (an older container's seccomp profile knows it not), a timerfd(2) in the same set
-//! wakes the worker up.
+//! The engine `epoll`: a system call per step, edge-triggered events, timers in the same set to the nanosecond.
 
+mod alarms;
 mod slot;
 
 use std::collections::VecDeque;
@@ -11,25 +9,24 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
-use kernel::process::{self, monotonic_ns};
+use kernel::process::monotonic_ns;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, bind, connect, connect_unspec, sendto, shutdown};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use crate::attempt::{self, NotIssued};
 use crate::hope::Hope;
 use crate::opts::{Confirm, Sockets};
 use crate::plan::Plan;
 use crate::reactor::{Reactor, Seen, Token, Wants};
+use alarms::Alarms;
 use slot::Slot;
 
 /// Events taken per wait.
 const EVENTS: usize = 256;
 
-/// The stop eventfd, and the timer.
+/// The stop eventfd, and the timers.
 const WAKE_UP: u64 = u64::MAX;
 
 /// `MSG_FASTOPEN` of sendto(2), not in rustix.
@@ -55,8 +52,9 @@ pub(crate) struct Epoll {
     untold: VecDeque<(Token, Seen)>,
     /// Who has more to be thrown away.
     unfinished: Vec<Token>,
-    /// Instead of `epoll_pwait2(2)`.
-    timer: Option<OwnedFd>,
+    alarms: Alarms,
+    /// When the wait after the next one will end (monotonic ns), as far as is known.
+    foreseen: Option<u64>,
     hope: Hope,
 }
 
@@ -66,6 +64,7 @@ impl Epoll {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&set, &stop, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         Ok(Self {
+            alarms: Alarms::new(&set, WAKE_UP)?,
             plan,
             set,
             _stop: stop,
@@ -76,7 +75,7 @@ impl Epoll {
             target: None,
             untold: VecDeque::new(),
             unfinished: Vec::new(),
-            timer: None,
+            foreseen: None,
             hope: Hope::default(),
         })
     }
@@ -175,30 +174,6 @@ impl Epoll {
         self.untold.extend(read.map(|read| (token, read)));
         Some(Seen::Connected)
     }
-
-    /// Sleeps by the timer until `until`.
-    fn wait_by_timer(&mut self, until: Option<u64>) -> io::Result<()> {
-        if self.timer.is_none() {
-            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-            let data = epoll::EventData::new_u64(WAKE_UP);
-            epoll::add(&self.set, &timer, data, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-            self.timer = Some(timer);
-        }
-        let due = until.is_some_and(|until| until <= monotonic_ns());
-        if let (Some(until), Some(timer), false) = (until, &self.timer, due) {
-            let it_value = Timespec::try_from(Duration::from_nanos(until)).map_err(io::Error::other)?;
-            let once = Itimerspec { it_interval: Timespec::default(), it_value };
-            timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once)?;
-        }
-        match process::epoll_wait(&self.set, !due) {
-            Ok(found) => self
-                .events
-                .extend(found.into_iter().map(|(flags, data)| (data, epoll::EventFlags::from_bits_retain(flags)))),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
 }
 
 /// A socket with its options set.
@@ -244,19 +219,25 @@ impl Reactor for Epoll {
         Ok(issued)
     }
 
+    fn foresee(&mut self, then: u64) {
+        self.foreseen = Some(then);
+    }
+
     fn wait(&mut self, until: Option<u64>) -> io::Result<()> {
         self.events.clear();
         self.looked_at = 0;
+        let then = self.foreseen.take();
         let until = if self.untold.is_empty() && self.unfinished.is_empty() { until } else { Some(0) };
         self.events.extend(self.unfinished.drain(..).map(|token| (token.into(), epoll::EventFlags::IN)));
         if until != Some(0) {
             self.make_ready();
         }
-        if self.timer.is_some() {
-            return self.wait_by_timer(until);
+        let now = monotonic_ns();
+        let due = until.is_some_and(|until| until <= now);
+        if let (Some(until), false) = (until, due) {
+            self.alarms.set(now, until, then)?;
         }
-        let left = until.map(|until| Duration::from_nanos(until.saturating_sub(monotonic_ns())));
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let timeout = due.then(Timespec::default);
         match epoll::wait(&self.set, &mut [MaybeUninit::uninit(); EVENTS], timeout.as_ref()) {
             Ok((found, _)) => {
                 self.events.extend(found.iter().map(|event| (event.data.u64(), event.flags)));
@@ -264,7 +245,6 @@ impl Reactor for Epoll {
             }
             // A signal ends a wait early, and that is all.
             Err(Errno::INTR) => Ok(()),
-            Err(Errno::NOSYS | Errno::PERM) => self.wait_by_timer(until),
             Err(errno) => Err(errno.into()),
         }
     }

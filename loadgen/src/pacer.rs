@@ -5,6 +5,9 @@
 //! 60 µs. Spinning the longer of the two always would cost a core at high rates; not spinning at all makes every start late
 //! by it. So the mean lateness of wake-ups is followed, for each length of sleep apart, and the worker wakes that much
 //! earlier. Where that was too early it sleeps once more, for less, rather than spin longer than [`MOST`].
+//!
+//! The wake-up for the arrival after the next one can be foreseen, and prepared before the next one's (an engine's timer that
+//! is set ahead costs less). It is kept to, unless what was learned in between says otherwise by more than [`NEAR`].
 
 use crate::opts::Spin;
 
@@ -13,6 +16,9 @@ const MOST: u64 = 25_000;
 
 /// A wake-up this late was not the timer's doing: the thread had lost its CPU. It says nothing of the next.
 const STOLEN: u64 = 4 * MOST;
+
+/// What was foreseen is as good as what would be chosen anew, up to so many ns.
+const NEAR: u64 = 8_000;
 
 /// Sleeps are told apart by length, each class twice as long as the one before: below 8 µs, below 16 µs, up to 262 µs and more.
 const CLASSES: u32 = 7;
@@ -28,29 +34,58 @@ fn longest(class: u32) -> u64 {
     if class == CLASSES - 1 { u64::MAX } else { (1 << (SHORTEST_BITS + class)) - 1 }
 }
 
-/// Follows how late wake-ups come.
+/// Follows how late wake-ups come, and says when to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Pacer {
-    /// How late a sleep of each class ends, ns.
+pub(crate) struct Pacer {
+    early: Early,
+    /// What is planned next, and after it, each with its wake-up, monotonic ns.
+    chosen: [(u64, u64); 2],
+    /// How long after a planned instant the worker sleeps again, ns.
+    busy: u64,
+}
+
+/// How much earlier than planned to wake up.
+#[derive(Clone, Copy, Debug)]
+enum Early {
+    /// By how late a sleep of each class ends, ns.
     Auto([u64; CLASSES as usize]),
-    /// A time that is always spent looking at the clock, ns.
+    /// By a time that is always spent looking at the clock, ns.
     Fixed(u64),
 }
 
 impl Pacer {
     pub(crate) fn new(spin: Spin) -> Self {
-        match spin {
-            Spin::Auto => Self::Auto([MOST; CLASSES as usize]),
-            Spin::For(time) => Self::Fixed(time.as_ns()),
-        }
+        let early = match spin {
+            Spin::Auto => Early::Auto([MOST; CLASSES as usize]),
+            Spin::For(time) => Early::Fixed(time.as_ns()),
+        };
+        Self { early, chosen: [(0, 0); 2], busy: MOST }
     }
 
     /// When to wake up, seen from `now`, for what is planned at `planned`; not after `now` for not sleeping any more. All
     /// monotonic ns.
     pub(crate) fn wake_for(&self, planned: u64, now: u64) -> u64 {
-        let late = match self {
-            Self::Auto(late) => late,
-            Self::Fixed(time) => return planned.saturating_sub(*time),
+        let wake = self.choose(planned, now);
+        let kept = self.chosen.iter().find(|(of, kept)| *of == planned && *kept > now && kept.abs_diff(wake) <= NEAR);
+        kept.map_or(wake, |(_, kept)| *kept)
+    }
+
+    /// The worker is about to sleep from `now` until `wake`, between what was planned at `before` and what is planned at
+    /// `next`. Returns the wake-up for what is planned at `then`, after it; `None` where there will hardly be time to sleep in
+    /// between. All monotonic ns.
+    pub(crate) fn foresee(&mut self, (now, wake): (u64, u64), [before, next, then]: [u64; 3]) -> Option<u64> {
+        if self.chosen[0].0 != next {
+            let busy = now.saturating_sub(before).min(STOLEN);
+            self.busy = (self.busy * 7 + busy).div_ceil(8);
+            self.chosen = [(next, wake), (then, self.choose(then, next + self.busy))];
+        }
+        Some(self.chosen[1].1).filter(|wake| *wake > next + self.busy)
+    }
+
+    fn choose(&self, planned: u64, now: u64) -> u64 {
+        let late = match &self.early {
+            Early::Auto(late) => late,
+            Early::Fixed(time) => return planned.saturating_sub(*time),
         };
         let left = planned.saturating_sub(now);
         if left <= MOST {
@@ -67,7 +102,7 @@ impl Pacer {
     /// The worker began to sleep at `began`, asked to be woken at `asked`, and nothing else woke it before `now`; all
     /// monotonic ns.
     pub(crate) fn woke(&mut self, began: u64, asked: u64, now: u64) {
-        let Self::Auto(lateness) = self else { return };
+        let Early::Auto(lateness) = &mut self.early else { return };
         let late = now.saturating_sub(asked);
         if now < asked || late > STOLEN {
             return;
@@ -150,6 +185,66 @@ mod tests {
         // This time it comes 20 µs late: 70 are left.
         let (up, sleeps) = sleep(&mut pacer, 1_000_000, |sleep| if sleep > 100_000 { 20_000 } else { 5_000 });
         assert_eq!((up, sleeps), (980_000, 2), "{pacer:?}");
+    }
+
+    /// The worker has learned that a sleep of half a millisecond ends so much later.
+    fn learn(pacer: &mut Pacer, late: u64, times: usize) {
+        (0..times).for_each(|_| pacer.woke(0, 500_000, 500_000 + late));
+    }
+
+    #[test]
+    fn what_was_foreseen_is_kept_to() {
+        let mut pacer = Pacer::new(Spin::Auto);
+        learn(&mut pacer, 10_000, 99);
+        let (next, then) = (1_000_000, 2_000_000);
+        let wake = pacer.wake_for(next, 0);
+        let foreseen = pacer.foresee((0, wake), [0, next, then]).expect("time to sleep");
+        assert!((then - 10_100..=then - 10_000).contains(&foreseen), "{foreseen}");
+        learn(&mut pacer, 50_000, 1);
+        assert_eq!(pacer.wake_for(next, 1_000), wake, "an event woke it: it would be 5 µs earlier now");
+        assert_eq!(pacer.foresee((1_000, wake), [0, next, then]), Some(foreseen), "chosen once");
+        assert_eq!(pacer.wake_for(then, 1_020_000), foreseen);
+        assert_ne!(pacer.wake_for(then + 1, 1_020_000), foreseen, "another arrival");
+        assert!(pacer.wake_for(then, foreseen) <= foreseen, "up then: what is left is looked at, not slept for");
+        learn(&mut pacer, 50_000, 9);
+        let anew = pacer.wake_for(then, 1_020_000);
+        assert!((then - 45_000..then - 30_000).contains(&anew), "too far from what was learned since: {anew}");
+    }
+
+    #[test]
+    fn a_wake_up_is_foreseen_as_it_is_chosen_then() {
+        let mut pacer = Pacer::new(Spin::Auto);
+        // Sleeps of 65 µs and more are much later than shorter ones, and every attempt takes 80 µs of the 200 between two.
+        let late = |sleep: u64| if sleep < 65_536 { 5_000 } else { 40_000 };
+        let (mut now, mut kept) = (0, 0);
+        for planned in (1..=200).map(|n| n * 200_000) {
+            let wake = pacer.wake_for(planned, now);
+            kept += u32::from(pacer.chosen[1].1 == wake);
+            pacer.foresee((now, wake), [planned - 200_000, planned, planned + 200_000]).expect("time to sleep");
+            pacer.woke(now, wake, wake + late(wake - now));
+            now = planned + 80_000;
+        }
+        assert!(kept > 150, "{kept} of 200 as foreseen: {pacer:?}");
+    }
+
+    #[test]
+    fn nothing_is_foreseen_where_there_is_no_time_to_sleep() {
+        let mut off = Pacer::new("off".parse().expect("a spin"));
+        assert_eq!(off.foresee((990_000, 1_000_000), [980_000, 1_000_000, 1_005_000]), None);
+        let mut pacer = Pacer::new(Spin::Auto);
+        // What takes 40 µs each time is known to after some.
+        let mut foresee = |between: u64, times: u64| {
+            let last = (1..=times).map(|n| {
+                let before = n * 1_000_000 + between;
+                let next = before + 1_000_000;
+                pacer.foresee((before + 40_000, next - MOST), [before, next, next + between])
+            });
+            last.last().flatten().is_some()
+        };
+        assert!(foresee(500_000, 50));
+        assert!(!foresee(20_000, 1), "no sleep at all");
+        assert!(!foresee(64_000, 1), "up before it is free");
+        assert!(foresee(67_000, 1));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub(crate) trait Reactor {
     /// instant right before connect(2), monotonic ns.
     fn open(&mut self, token: Token, target: SocketAddr, source: Option<usize>) -> Result<u64, NotIssued>;
 
+    /// The wait after the next one will end at `then` (monotonic ns) if nothing happens. An engine may prepare for it.
+    fn foresee(&mut self, _then: u64) {}
+
     /// Waits until something has happened, or until `until` (monotonic ns; in the past: not at all; `None`: for ever).
     fn wait(&mut self, until: Option<u64>) -> io::Result<()>;
 

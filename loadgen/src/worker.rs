@@ -10,9 +10,9 @@
 mod attempts;
 mod ends;
 mod resent;
+mod upcoming;
 
 use std::io;
-use std::iter::Peekable;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use crate::target::Aim;
 use crate::verdict::Verdict;
 use attempts::{Attempts, Queue};
 use resent::Resent;
+use upcoming::Upcoming;
 
 /// Arrivals issued in a row before events are looked at again.
 const ISSUE_AT_ONCE: usize = 64;
@@ -49,7 +50,7 @@ pub(crate) struct Worker<R, I: Iterator<Item = u64>> {
     aim: Aim,
     sources: Sources,
     /// Planned instants, ns from the start, that are this worker's.
-    arrivals: Peekable<I>,
+    arrivals: Upcoming<I>,
     origin: u64,
     share: Share,
     stop: Stop,
@@ -84,7 +85,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             plan,
             aim,
             sources,
-            arrivals: arrivals.peekable(),
+            arrivals: Upcoming::of(arrivals),
             origin: 0,
             share,
             stop,
@@ -121,7 +122,11 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
                 }
             }
             let now = monotonic_ns();
-            let wake = self.wake(next, now);
+            let arrival = next.map(|planned| self.pacer.wake_for(planned, now));
+            let wake = self.wake(next, arrival);
+            if let (Some(arrival), true) = (arrival, arrival == wake) {
+                self.foresee(now, arrival);
+            }
             self.reactor.wait(wake)?;
             self.resent.expire();
             let mut happened = false;
@@ -148,7 +153,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             if self.stop.is_requested() {
                 return None;
             }
-            let offset = *self.arrivals.peek()?;
+            let offset = self.arrivals.next()?;
             if offset >= until {
                 return None;
             }
@@ -156,7 +161,7 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
             if monotonic_ns() < planned {
                 return Some(planned);
             }
-            self.arrivals.next();
+            self.arrivals.advance();
             let phase = u8::from(offset >= self.plan.opts.warm_up.as_ns());
             self.issue(Some(planned), phase, counts);
         }
@@ -365,12 +370,23 @@ impl<R: Reactor, I: Iterator<Item = u64>> Worker<R, I> {
         self.plan.planned_until().map_or(0, |until| self.origin.saturating_add(until))
     }
 
-    /// When to wake up though nothing happens: just before the next arrival, or when somebody's time has come.
-    fn wake(&self, next: Option<u64>, now: u64) -> Option<u64> {
-        let arrival = next.map(|planned| self.pacer.wake_for(planned, now));
+    /// When to wake up though nothing happens: at `arrival`, just before the next one, or when somebody's time has come.
+    fn wake(&self, next: Option<u64>, arrival: Option<u64>) -> Option<u64> {
         let kept = next.is_none() && self.plan.opts.hold.is_zero() && self.held.first().is_some();
         let load = kept.then(|| self.kept_until());
         let queues = [&self.quick, &self.deadlines, &self.held, &self.ending].map(Queue::first);
         queues.into_iter().chain([arrival, load]).flatten().min()
+    }
+
+    /// Tells the engine of the wake-up for the arrival after the next one, before it sleeps until `wake` for the next one.
+    fn foresee(&mut self, now: u64, wake: u64) {
+        if let (Some(next), Some(then)) = (self.arrivals.next(), self.arrivals.then())
+            && wake > now
+        {
+            let planned = [self.arrivals.before(), next, then].map(|offset| self.origin.saturating_add(offset));
+            if let Some(then) = self.pacer.foresee((now, wake), planned) {
+                self.reactor.foresee(then);
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! What only this engine has: a timer in the place of `epoll_pwait2(2)`, and sockets that are made ahead.
+//! What only this engine has: timers that wake the worker, and sockets that are made ahead.
 
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use telemetry::Stop;
 
@@ -20,15 +21,16 @@ fn engine(opts: Opts, stop: &Stop) -> (Epoll, TcpListener) {
 }
 
 #[test]
-fn where_epoll_pwait2_is_refused_a_timer_wakes_the_worker() {
+fn it_waits_as_long_as_it_is_told_unless_something_happens() {
     let stop = Stop::new();
     let (mut epoll, listener) = engine(Opts::default(), &stop);
     let target = listener.local_addr().expect("an address");
-    // From the first refusal on every wait is one of these.
-    epoll.wait_by_timer(Some(0)).expect("a look");
-    assert!(epoll.timer.is_some());
-    for ms in [1, 20, 3] {
-        let until = monotonic_ns() + ms * 1_000_000;
+    for (ms, then) in [(1, None), (20, Some(60_000)), (3, Some(40)), (3, None)] {
+        let now = monotonic_ns();
+        let until = now + ms * 1_000_000;
+        if let Some(ms) = then {
+            epoll.foresee(now + ms * 1_000_000);
+        }
         epoll.wait(Some(until)).expect("a wait");
         assert!(monotonic_ns() >= until, "{ms} ms were not waited for");
         assert_eq!(epoll.next(), None);
