@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use kernel::process::monotonic_ns;
+use kernel::process::{self, monotonic_ns};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, bind, connect, connect_unspec, sendto, shutdown};
@@ -53,6 +53,8 @@ pub(crate) struct Epoll {
     /// Who has more to be thrown away.
     unfinished: Vec<Token>,
     alarms: Alarms,
+    /// Is `epoll_pwait2(2)` refused? An older container's seccomp profile knows it not.
+    refused: bool,
     /// When the wait after the next one will end (monotonic ns), as far as is known.
     foreseen: Option<u64>,
     hope: Hope,
@@ -75,6 +77,7 @@ impl Epoll {
             target: None,
             untold: VecDeque::new(),
             unfinished: Vec::new(),
+            refused: false,
             foreseen: None,
             hope: Hope::default(),
         })
@@ -174,6 +177,18 @@ impl Epoll {
         self.untold.extend(read.map(|read| (token, read)));
         Some(Seen::Connected)
     }
+
+    /// What happened, by `epoll_wait(2)`; unless something is `due`, it is waited for.
+    fn take_events_the_old_way(&mut self, due: bool) -> io::Result<()> {
+        match process::epoll_wait(&self.set, !due) {
+            Ok(found) => self
+                .events
+                .extend(found.into_iter().map(|(flags, data)| (data, epoll::EventFlags::from_bits_retain(flags)))),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// A socket with its options set.
@@ -237,6 +252,9 @@ impl Reactor for Epoll {
         if let (Some(until), false) = (until, due) {
             self.alarms.set(now, until, then)?;
         }
+        if self.refused {
+            return self.take_events_the_old_way(due);
+        }
         let timeout = due.then(Timespec::default);
         match epoll::wait(&self.set, &mut [MaybeUninit::uninit(); EVENTS], timeout.as_ref()) {
             Ok((found, _)) => {
@@ -245,6 +263,10 @@ impl Reactor for Epoll {
             }
             // A signal ends a wait early, and that is all.
             Err(Errno::INTR) => Ok(()),
+            Err(Errno::NOSYS | Errno::PERM) => {
+                self.refused = true;
+                self.take_events_the_old_way(due)
+            }
             Err(errno) => Err(errno.into()),
         }
     }

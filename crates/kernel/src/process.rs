@@ -8,7 +8,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, WaitOptions};
 use rustix::thread::CpuSet;
@@ -321,6 +321,21 @@ pub fn io_uring_works() -> io::Result<()> {
         (-1, Some(libc::EFAULT)) => Ok(()),
         _ => Err(error),
     }
+}
+
+/// `epoll_wait(2)`, for kernels and seccomp profiles without the `epoll_pwait2(2)` that rustix calls: at most 256 events,
+/// flags and data of each. Waits for ever, or not at all.
+///
+/// # Errors
+/// EINTR, EBADF.
+pub fn epoll_wait(set: impl AsFd, for_ever: bool) -> io::Result<Vec<(u32, u64)>> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+    let most = libc::c_int::try_from(events.len()).map_err(io::Error::other)?;
+    let timeout = if for_ever { -1 } else { 0 };
+    // SAFETY: the descriptor is borrowed, so it is open; `events` has room for `most`.
+    let found = unsafe { libc::epoll_wait(set.as_fd().as_raw_fd(), events.as_mut_ptr(), most, timeout) };
+    let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+    Ok(events[..found].iter().map(|event| (event.events, event.u64)).collect())
 }
 
 /// Has SIGUSR1 do nothing but make a blocking system call return EINTR, in this process and in those it forks. Without

@@ -20,10 +20,10 @@ fn engine(opts: Opts, stop: &Stop) -> (Epoll, TcpListener) {
     (epoll, listener)
 }
 
-#[test]
-fn it_waits_as_long_as_it_is_told_unless_something_happens() {
+fn waits_as_long_as_it_is_told_unless_something_happens(refused: bool) {
     let stop = Stop::new();
     let (mut epoll, listener) = engine(Opts::default(), &stop);
+    epoll.refused = refused;
     let target = listener.local_addr().expect("an address");
     for (ms, then) in [(1, None), (20, Some(60_000)), (3, Some(40)), (3, None)] {
         let now = monotonic_ns();
@@ -44,6 +44,16 @@ fn it_waits_as_long_as_it_is_told_unless_something_happens() {
     assert_eq!(epoll.next(), Some((token, Seen::Answered)), "without a time");
     stop.request();
     epoll.wait(None).expect("a stop wakes it");
+}
+
+#[test]
+fn it_waits_as_long_as_it_is_told_unless_something_happens() {
+    waits_as_long_as_it_is_told_unless_something_happens(false);
+}
+
+#[test]
+fn so_it_does_where_epoll_pwait2_is_refused() {
+    waits_as_long_as_it_is_told_unless_something_happens(true);
 }
 
 #[test]

@@ -1,7 +1,5 @@
-use std::os::fd::AsRawFd;
-use std::time::Duration;
-
 use super::*;
+use std::time::Duration;
 
 #[test]
 fn a_signal_is_read_from_the_descriptor() {
@@ -123,6 +121,17 @@ fn a_thread_becomes_a_batch_thread() {
 #[test]
 fn a_tick_is_a_hundredth_to_a_thousandth_of_a_second() {
     assert!((1_000_000..=10_000_000).contains(&tick_ns()), "{}", tick_ns());
+}
+
+#[test]
+fn epoll_tells_who_is_ready() {
+    use rustix::event::{EventfdFlags, epoll, eventfd};
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    let (ready, idle) = (eventfd(1, EventfdFlags::CLOEXEC).unwrap(), eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+    epoll::add(&set, &idle, epoll::EventData::new_u64(7), epoll::EventFlags::IN).unwrap();
+    assert_eq!(epoll_wait(&set, false).unwrap(), []);
+    epoll::add(&set, &ready, epoll::EventData::new_u64(8), epoll::EventFlags::IN).unwrap();
+    assert_eq!(epoll_wait(&set, true).unwrap(), [(epoll::EventFlags::IN.bits(), 8)]);
 }
 
 #[test]
