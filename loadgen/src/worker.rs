@@ -4,8 +4,9 @@
 //! late (the machine was busy) is issued at once and its lag recorded; one beyond `max-in-flight` is shed, and
 //! counted as such.
 //!
-//! Pacing: the timer slack is set to 1 ns, the engine sleeps until a little before the next planned instant
-//! ([`crate::pacer`]), and the rest is spent looking at the clock, while events are handled.
+//! Pacing: the engine sleeps until a little before the next planned instant ([`crate::pacer`]), by timers or with a timer
+//! slack of 1 ns, and the rest is spent looking at the clock, while events are handled. Before it sleeps it is told when it
+//! will sleep until after that.
 
 mod attempts;
 mod ends;
