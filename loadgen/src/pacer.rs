@@ -38,8 +38,10 @@ fn longest(class: u32) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pacer {
     early: Early,
-    /// What is planned next, and after it, each with its wake-up, monotonic ns.
-    chosen: [(u64, u64); 2],
+    /// What is planned next, and its wake-up, monotonic ns.
+    next: (u64, u64),
+    /// What is planned after it, and the wake-up that was foreseen.
+    then: Option<(u64, u64)>,
     /// How long after a planned instant the worker sleeps again, ns.
     busy: u64,
 }
@@ -59,27 +61,31 @@ impl Pacer {
             Spin::Auto => Early::Auto([MOST; CLASSES as usize]),
             Spin::For(time) => Early::Fixed(time.as_ns()),
         };
-        Self { early, chosen: [(0, 0); 2], busy: MOST }
+        Self { early, next: (0, 0), then: None, busy: MOST }
     }
 
     /// When to wake up, seen from `now`, for what is planned at `planned`; not after `now` for not sleeping any more. All
     /// monotonic ns.
     pub(crate) fn wake_for(&self, planned: u64, now: u64) -> u64 {
         let wake = self.choose(planned, now);
-        let kept = self.chosen.iter().find(|(of, kept)| *of == planned && *kept > now && kept.abs_diff(wake) <= NEAR);
-        kept.map_or(wake, |(_, kept)| *kept)
+        let keeps = |(of, kept): &(u64, u64)| *of == planned && *kept > now && kept.abs_diff(wake) <= NEAR;
+        // What is so near that it is not slept for is not slept for because it was foreseen, either.
+        let kept = [Some(self.next), self.then].into_iter().flatten().find(|chosen| wake > now && keeps(chosen));
+        kept.map_or(wake, |(_, kept)| kept)
     }
 
     /// The worker is about to sleep from `now` until `wake`, between what was planned at `before` and what is planned at
     /// `next`. Returns the wake-up for what is planned at `then`, after it; `None` where there will hardly be time to sleep in
     /// between. All monotonic ns.
     pub(crate) fn foresee(&mut self, (now, wake): (u64, u64), [before, next, then]: [u64; 3]) -> Option<u64> {
-        if self.chosen[0].0 != next {
+        if self.next.0 != next {
             let busy = now.saturating_sub(before).min(STOLEN);
             self.busy = (self.busy * 7 + busy).div_ceil(8);
-            self.chosen = [(next, wake), (then, self.choose(then, next + self.busy))];
+            let free = next + self.busy;
+            let ahead = self.choose(then, free);
+            (self.next, self.then) = ((next, wake), (ahead > free).then_some((then, ahead)));
         }
-        Some(self.chosen[1].1).filter(|wake| *wake > next + self.busy)
+        self.then.map(|(_, ahead)| ahead)
     }
 
     fn choose(&self, planned: u64, now: u64) -> u64 {
@@ -219,7 +225,7 @@ mod tests {
         let (mut now, mut kept) = (0, 0);
         for planned in (1..=200).map(|n| n * 200_000) {
             let wake = pacer.wake_for(planned, now);
-            kept += u32::from(pacer.chosen[1].1 == wake);
+            kept += u32::from(pacer.then == Some((planned, wake)));
             pacer.foresee((now, wake), [planned - 200_000, planned, planned + 200_000]).expect("time to sleep");
             pacer.woke(now, wake, wake + late(wake - now));
             now = planned + 80_000;
@@ -245,6 +251,28 @@ mod tests {
         assert!(!foresee(20_000, 1), "no sleep at all");
         assert!(!foresee(64_000, 1), "up before it is free");
         assert!(foresee(67_000, 1));
+    }
+
+    #[test]
+    fn nothing_foreseen_makes_anything_late() {
+        for (late, took, gap) in
+            [(10_000, 3_000, 0), (10_000, 3_000, 5_000), (2_000, 12_000, 10_000), (2_000, 32_000, 40_000)]
+        {
+            let mut pacer = Pacer::new(Spin::Auto);
+            let next = 1_000_000_000;
+            for _ in 0..99 {
+                learn(&mut pacer, late, 1);
+                // Another one before, so that each is new and says how long the worker was busy.
+                pacer.foresee((next - 500_000 + took, next - late), [next - 500_000, next - 1, next + gap]);
+                pacer.foresee((next - 500_000 + took, next - late), [next - 500_000, next, next + gap]);
+            }
+            let planned = next + gap;
+            for now in (planned.saturating_sub(60_000)..planned).step_by(500) {
+                let wake = pacer.wake_for(planned, now);
+                assert!(wake <= planned, "{late} {took} {gap}: up {} ns late", wake - planned);
+                assert!(wake <= now || planned - now > MOST, "{late} {took} {gap}: {} ns are slept for", planned - now);
+            }
+        }
     }
 
     #[test]
